@@ -1,0 +1,82 @@
+// Reading AnnData .h5ad files: what is inside, its gene table, its obs columns, and blocks of cells of any of its
+// matrices as CSR. Memory is bounded by the block asked for. Every size, index and code of the file is checked before
+// it is used; what cannot be read throws DataError naming the file, the object and what to do.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace scrna::data {
+
+/// Rows [first_cell, first_cell + num_cells()) of a cells x genes matrix, CSR, genes ascending inside a cell, no
+/// stored zeros, duplicates summed.
+struct CellBlock {
+  int64_t first_cell = 0;
+  std::vector<int64_t> indptr{0};  // [num_cells + 1]
+  std::vector<int32_t> genes;      // [nnz] column of the matrix
+  std::vector<float> values;       // [nnz]
+  [[nodiscard]] int64_t num_cells() const { return static_cast<int64_t>(indptr.size()) - 1; }
+};
+
+enum class MatrixLayout { kCsr, kCsc, kDense };
+
+/// A table column as codes into distinct texts: categorical, string, boolean and integer columns. -1 = missing.
+struct CategoryColumn {
+  std::vector<int32_t> codes;           // [rows]
+  std::vector<std::string> categories;  // distinct values, in file order for categoricals
+};
+
+/// One matrix of a file. Reads may come from several threads; they are serialised inside (HDF5 has one lock).
+class CountMatrix {
+ public:
+  virtual ~CountMatrix() = default;
+  [[nodiscard]] virtual const std::string& name() const = 0;    // "X", "raw/X", "layers/counts"
+  [[nodiscard]] virtual MatrixLayout layout() const = 0;
+  [[nodiscard]] virtual int64_t num_cells() const = 0;
+  [[nodiscard]] virtual int64_t num_genes() const = 0;
+  /// Stored entries of a sparse matrix; for a dense one cells x genes.
+  [[nodiscard]] virtual int64_t stored_values() const = 0;
+  [[nodiscard]] virtual bool has_integer_type() const = 0;
+  /// Cells [first, first + count). Throws DataError for a damaged file, InternalError for a range outside the matrix.
+  [[nodiscard]] virtual CellBlock read(int64_t first_cell, int64_t num_cells) const = 0;
+};
+
+/// An open .h5ad file, read only.
+class AnnDataFile {
+ public:
+  /// Throws DataError: missing, not HDF5, truncated, not AnnData, an encoding that is not supported ...
+  explicit AnnDataFile(const std::filesystem::path& path);
+  ~AnnDataFile();
+  AnnDataFile(AnnDataFile&&) noexcept;
+  AnnDataFile& operator=(AnnDataFile&&) noexcept;
+
+  [[nodiscard]] const std::filesystem::path& path() const;
+  [[nodiscard]] int64_t num_cells() const;
+  /// Matrices present, in the order "X", "raw/X", "layers/<name>" (names sorted).
+  [[nodiscard]] std::vector<std::string> matrix_names() const;
+  /// Throws DataError naming the matrices there are.
+  [[nodiscard]] std::shared_ptr<const CountMatrix> open_matrix(std::string_view name) const;
+
+  /// The var table that belongs to a matrix: raw/X has raw/var, all others var.
+  [[nodiscard]] std::vector<std::string> var_columns(std::string_view matrix_name) const;
+  [[nodiscard]] std::vector<std::string> var_index(std::string_view matrix_name) const;
+  /// A text-like var column, one string per gene ("" = missing).
+  [[nodiscard]] std::vector<std::string> var_column(std::string_view matrix_name, std::string_view column) const;
+
+  [[nodiscard]] std::vector<std::string> obs_columns() const;
+  [[nodiscard]] std::vector<std::string> obs_index() const;
+  /// Throws DataError for a missing column (with a suggestion) or a floating-point one.
+  [[nodiscard]] CategoryColumn obs_categories(std::string_view column) const;
+  /// A numeric or boolean obs column as double; missing = NaN.
+  [[nodiscard]] std::vector<double> obs_numbers(std::string_view column) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;  // shared with the matrices it opened
+};
+
+}  // namespace scrna::data
