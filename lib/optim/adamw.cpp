@@ -3,7 +3,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <ATen/core/grad_mode.h>
 
 #include <utility>
 
@@ -24,7 +24,7 @@ void AdamW::set_num_updates(int64_t num_updates) {
 }
 
 void AdamW::step(double learning_rate) {
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   set_num_updates(num_updates_ + 1);
   const int64_t total = values_.numel();
   const auto update = [&](int64_t first, int64_t count, double weight_decay) {
@@ -39,7 +39,7 @@ void AdamW::step(double learning_rate) {
 
 void clip_by_global_norm(const at::Tensor& gradients, double norm, double clip_norm) {
   if (clip_norm <= 0 || norm <= clip_norm) return;
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   gradients.mul_(clip_norm / norm);
 }
 
