@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
+#include "tests/support/tolerance.h"
 
 namespace scrna::ops {
 namespace {
@@ -72,7 +73,7 @@ TEST(ParameterSet, BackwardAddsIntoTheFlatGradientInPlace) {
     for (size_t i = 0; i < 4; ++i)
       EXPECT_TRUE(set.slice(set.gradients(), i).allclose(set.all()[i].value.grad(), 0, 0)) << i;
     EXPECT_NEAR((set.slice(set.gradients(), 0) - times * copies[0].grad()).abs().max().item<double>(), 0.0,
-                1e-3);
+                test::kAccumulatedGradientAbsolute);
     EXPECT_GT(copies[0].grad().abs().max().item<double>(), 0.1);
   }
   EXPECT_EQ(set.gradients().data_ptr(), buffer);
@@ -98,7 +99,7 @@ TEST(ParameterSet, SquaredNormsPerLayerMatchPlainSumsInDouble) {
       for (int64_t i = 0; i < g.numel(); ++i)
         expected += std::pow(static_cast<double>(g.data_ptr<float>()[i]), 2);
     }
-    EXPECT_NEAR(squares[layer].item<double>() / expected, 1.0, 1e-6);
+    EXPECT_NEAR(squares[layer].item<double>() / expected, 1.0, test::kGradientNormRelative);
   }
   EXPECT_TRUE(squares.equal(set.squared_gradient_norm_per_layer()));
 }
@@ -111,7 +112,7 @@ TEST(ParameterSet, MovingToADeviceKeepsValuesViewsAndInPlaceAccumulation) {
   set.to(at::kCPU);
   EXPECT_TRUE(set.gradients().equal(gradient));
   loss_of(set, x).backward();
-  EXPECT_TRUE(set.gradients().allclose(2 * gradient));
+  EXPECT_TRUE(set.gradients().equal(gradient * 2));
 }
 
 TEST(ParameterSet, RefusesDuplicatesAndNoticesAReplacedGradient) {

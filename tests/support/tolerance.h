@@ -1,0 +1,43 @@
+// Every numeric tolerance of the tests, each with its reason; tests name one of these and never write a
+// number of their own. Kinds, from strict to loose: exact equality (no constant needed); at most kTwinFactor
+// times the error that the composed twin itself makes against fp64; an analytic bound; a statistical bound
+// with its false-alarm rate.
+#pragma once
+
+namespace scrna::test {
+
+/// A fused operation may be at most this many times further from fp64 than the composed operators of the same
+/// type.
+inline constexpr double kTwinFactor = 2.0;
+/// ... plus this much relative L2 error, because a twin that happens to be exact must not fail an honest fp32
+/// kernel: four times the unit roundoff of fp32.
+inline constexpr double kTwinFloor = 4 * 0x1.0p-24;
+
+/// Relative L2 error against fp64 of attention in fp32 (outputs and gradients): sums of up to some thousand
+/// rounded terms with random signs, each step of relative size 2^-24 times a small constant.
+inline constexpr double kFloat32RelativeL2 = 1e-6;
+/// The same with scores scaled up by s: an absolute score error of s * 2^-24 * |q.k| turns into a relative
+/// error of the weights, so the bound grows by this factor per unit of s.
+inline constexpr double kFloat32RelativeL2PerScoreScale = 5e-7;
+/// fp64 composed operators against fp64 loops: rounding only.
+inline constexpr double kFloat64RelativeL2 = 1e-13;
+/// bf16 and fp16 results of an fp32 computation: half an ulp of the output type (2^-9, 2^-12) in relative L2.
+inline constexpr double kBFloat16OutputRelativeL2 = 0x1.0p-9;
+inline constexpr double kFloat16OutputRelativeL2 = 0x1.0p-12;
+/// The bias gradient sums n^2 H signed terms; its error is measured against the sum of their magnitudes.
+inline constexpr double kBiasGradientOfMagnitudes = 1e-6;
+
+/// kernels' exp in fp32 against fp64, in units of the last place of the result.
+inline constexpr double kExpUlp = 2.0;
+/// Sigmoid in fp32: exp, one addition, one division.
+inline constexpr double kSigmoidUlp = 4.0;
+
+/// Norm of gradients: rows of 1,024 in fp32, the rest in fp64.
+inline constexpr double kGradientNormRelative = 1e-6;
+/// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.
+inline constexpr double kAccumulatedGradientAbsolute = 1e-3;
+
+/// Statistical: standard deviations of the mean, false alarm 6e-7 (5.0 sigma, two-sided).
+inline constexpr double kSigmas = 5.0;
+
+}  // namespace scrna::test
