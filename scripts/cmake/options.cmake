@@ -22,7 +22,8 @@ add_library(scrna_options INTERFACE)
 target_compile_features(scrna_options INTERFACE cxx_std_20)
 target_include_directories(scrna_options INTERFACE "${PROJECT_SOURCE_DIR}")
 target_compile_options(scrna_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wconversion -Wno-sign-conversion>
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wconversion -Wno-sign-conversion
+    -Wno-missing-field-initializers>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${SCRNA_WERROR}>>:-Werror>)
 if(SCRNA_SANITIZE)
   target_compile_options(scrna_options INTERFACE
