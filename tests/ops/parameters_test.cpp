@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
@@ -104,15 +105,21 @@ TEST(ParameterSet, SquaredNormsPerLayerMatchPlainSumsInDouble) {
   EXPECT_TRUE(squares.equal(set.squared_gradient_norm_per_layer()));
 }
 
-TEST(ParameterSet, MovingToADeviceKeepsValuesViewsAndInPlaceAccumulation) {
+TEST(ParameterSet, MovingToAGpuKeepsValuesViewsAndInPlaceAccumulation) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "skipped: no CUDA device";
   ParameterSet set(two_layers());
   const at::Tensor x = at::randn({3, 30});
+  const at::Tensor value = set.all()[0].value.detach().clone();
   loss_of(set, x).backward();
-  const at::Tensor gradient = set.gradients().clone();
-  set.to(at::kCPU);
-  EXPECT_TRUE(set.gradients().equal(gradient));
-  loss_of(set, x).backward();
-  EXPECT_TRUE(set.gradients().equal(gradient * 2));
+  const at::Tensor squares = set.squared_gradient_norm_per_layer();
+  set.to(at::kCUDA);
+  EXPECT_TRUE(set.all()[0].value.is_cuda());
+  EXPECT_TRUE(set.all()[0].value.cpu().equal(value));
+  set.zero_gradients();
+  loss_of(set, x.to(at::kCUDA)).backward();
+  const at::Tensor on_gpu = set.squared_gradient_norm_per_layer();
+  EXPECT_TRUE(on_gpu.cpu().allclose(squares, test::kGpuAgainstCpuRelative, 0));
+  EXPECT_TRUE(on_gpu.equal(set.squared_gradient_norm_per_layer()));
 }
 
 TEST(ParameterSet, RefusesDuplicatesAndNoticesAReplacedGradient) {

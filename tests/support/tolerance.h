@@ -37,6 +37,9 @@ inline constexpr double kGradientNormRelative = 1e-6;
 /// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.
 inline constexpr double kAccumulatedGradientAbsolute = 1e-3;
 
+/// The same fp32 computation on a GPU and on the CPU: sums in another order, squared afterwards.
+inline constexpr double kGpuAgainstCpuRelative = 1e-5;
+
 /// Statistical: standard deviations of the mean, false alarm 6e-7 (5.0 sigma, two-sided).
 inline constexpr double kSigmas = 5.0;
 

@@ -1,0 +1,28 @@
+// The size of attention scores, watched during training: max |scale * q.k| over sampled query rows. It grows
+// for many steps before a softmax run diverges (arXiv 2604.27124), so it is logged per layer. Sampled,
+// because the whole score matrix is what the attention kernels exist to avoid; a separate operator, so that
+// the kernels carry no monitor.
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+namespace scrna::ops {
+
+struct ScoreProbe {
+  uint64_t seed = 0;
+  int64_t step = 0;         // optimizer step
+  int64_t micro_batch = 0;  // index inside the global batch
+  int64_t layer = 0;
+  int64_t num_queries = 32;  // sampled query rows, or all when there are fewer
+};
+
+/// q, k: [T, H, K]; cu_seqlens: [B+1] int32 on the same device. Rows are a systematic sample of the T tokens
+/// with a counter-based offset; every head and every key of the row's own cell takes part. Returns a
+/// 0-dimensional fp32 tensor on the device, without host synchronisation and without gradient; 0 when there
+/// are no tokens. NaN scores give NaN. Memory: H * num_queries * T scores.
+at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
+                         double scale, const ScoreProbe& probe);
+
+}  // namespace scrna::ops

@@ -1,0 +1,65 @@
+#include "lib/ops/score_probe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+namespace scrna::ops {
+namespace {
+
+/// Largest |q.k| of two tokens of one cell, in double; row >= 0: of that query only.
+double largest(const at::Tensor& q, const at::Tensor& k, const std::vector<int32_t>& cu, int64_t row = -1) {
+  double max = 0;
+  for (size_t b = 0; b + 1 < cu.size(); ++b)
+    for (int64_t i = cu[b]; i < cu[b + 1]; ++i)
+      for (int64_t j = cu[b]; j < cu[b + 1]; ++j)
+        if (row < 0 || row == i)
+          max = std::max(max, (q[i] * k[j]).to(at::kDouble).sum(-1).abs().max().item<double>());
+  return max;
+}
+
+TEST(ScoreProbe, WithEveryRowItIsTheLargestScoreWithinCells) {
+  const std::vector<int32_t> cu{0, 7, 7, 20};
+  at::Tensor q = at::randn({20, 2, 16});
+  const at::Tensor k = at::randn({20, 2, 16});
+  q[3] = k[15] * 50.0;  // a huge score across two cells, which must not count
+  const at::Tensor probe = max_abs_score(q, k, at::tensor(cu, at::kInt), -0.25, {.num_queries = 1000});
+  EXPECT_EQ(probe.dim(), 0);
+  EXPECT_FLOAT_EQ(probe.item<float>(), static_cast<float>(0.25 * largest(q, k, cu)));
+}
+
+TEST(ScoreProbe, SampledRowsAreSpreadRepeatableAndChangeWithTheStep) {
+  // The score of row i with every key is i, so the probe tells which row was sampled last.
+  const int64_t tokens = 640;
+  at::Tensor q = at::zeros({tokens, 1, 16});
+  for (int64_t i = 0; i < tokens; ++i) q[i][0][0] = static_cast<float>(i);
+  const at::Tensor k = at::full({tokens, 1, 16}, 1.0F);
+  const at::Tensor cu = at::tensor({0, 640}, at::kInt);
+  std::set<float> seen;
+  for (int64_t step = 0; step < 50; ++step) {
+    const ScoreProbe probe{.seed = 3, .step = step, .num_queries = 10};
+    const float last_row = max_abs_score(q, k, cu, 1.0, probe).item<float>();
+    EXPECT_GE(last_row, 640 - 64);  // one row in each tenth
+    EXPECT_EQ(last_row, max_abs_score(q, k, cu, 1.0, probe).item<float>());
+    seen.insert(last_row);
+  }
+  EXPECT_GT(seen.size(), 20U);  // 50 draws from 64 values; fewer than 21 distinct has probability below 1e-12
+}
+
+TEST(ScoreProbe, ReportsNaNAndZeroForNoTokens) {
+  const at::Tensor q = at::full({4, 1, 16}, NAN);
+  EXPECT_TRUE(std::isnan(max_abs_score(q, q, at::tensor({0, 4}, at::kInt), 1.0, {}).item<float>()));
+  const at::Tensor none = at::zeros({0, 1, 16});
+  EXPECT_EQ(max_abs_score(none, none, at::tensor({0}, at::kInt), 1.0, {}).item<float>(), 0.0F);
+}
+
+}  // namespace
+}  // namespace scrna::ops
