@@ -1,6 +1,6 @@
-// Reading AnnData .h5ad files: what is inside, its gene table, its obs columns, and blocks of cells of any of its
-// matrices as CSR. Memory is bounded by the block asked for. Every size, index and code of the file is checked before
-// it is used; what cannot be read throws DataError naming the file, the object and what to do.
+// Reading AnnData .h5ad files: what is inside, its gene table, its obs columns, and blocks of cells of any of
+// its matrices as CSR. Memory is bounded by the block asked for. Every size, index and code of the file is
+// checked before it is used; what cannot be read throws DataError naming the file, the object and what to do.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace scrna::data {
 
-/// Rows [first_cell, first_cell + num_cells()) of a cells x genes matrix, CSR, genes ascending inside a cell, no
-/// stored zeros, duplicates summed.
+/// Rows [first_cell, first_cell + num_cells()) of a cells x genes matrix, CSR, genes ascending inside a cell,
+/// no stored zeros, duplicates summed.
 struct CellBlock {
   int64_t first_cell = 0;
   std::vector<int64_t> indptr{0};  // [num_cells + 1]
@@ -24,7 +24,8 @@ struct CellBlock {
 
 enum class MatrixLayout { kCsr, kCsc, kDense };
 
-/// A table column as codes into distinct texts: categorical, string, boolean and integer columns. -1 = missing.
+/// A table column as codes into distinct texts: categorical, string, boolean and integer columns. -1 =
+/// missing.
 struct CategoryColumn {
   std::vector<int32_t> codes;           // [rows]
   std::vector<std::string> categories;  // distinct values, in file order for categoricals
@@ -34,14 +35,17 @@ struct CategoryColumn {
 class CountMatrix {
  public:
   virtual ~CountMatrix() = default;
-  [[nodiscard]] virtual const std::string& name() const = 0;    // "X", "raw/X", "layers/counts"
+  [[nodiscard]] virtual const std::string& name() const = 0;  // "X", "raw/X", "layers/counts"
   [[nodiscard]] virtual MatrixLayout layout() const = 0;
   [[nodiscard]] virtual int64_t num_cells() const = 0;
   [[nodiscard]] virtual int64_t num_genes() const = 0;
   /// Stored entries of a sparse matrix; for a dense one cells x genes.
   [[nodiscard]] virtual int64_t stored_values() const = 0;
   [[nodiscard]] virtual bool has_integer_type() const = 0;
-  /// Cells [first, first + count). Throws DataError for a damaged file, InternalError for a range outside the matrix.
+  /// Type on disk: "float32", "int64", "uint16" ... Values beyond 2^24 are rounded to float32 when read.
+  [[nodiscard]] virtual std::string type_name() const = 0;
+  /// Cells [first, first + count). Throws DataError for a damaged file, InternalError for a range outside the
+  /// matrix.
   [[nodiscard]] virtual CellBlock read(int64_t first_cell, int64_t num_cells) const = 0;
 };
 
@@ -65,7 +69,8 @@ class AnnDataFile {
   [[nodiscard]] std::vector<std::string> var_columns(std::string_view matrix_name) const;
   [[nodiscard]] std::vector<std::string> var_index(std::string_view matrix_name) const;
   /// A text-like var column, one string per gene ("" = missing).
-  [[nodiscard]] std::vector<std::string> var_column(std::string_view matrix_name, std::string_view column) const;
+  [[nodiscard]] std::vector<std::string> var_column(std::string_view matrix_name,
+                                                    std::string_view column) const;
 
   [[nodiscard]] std::vector<std::string> obs_columns() const;
   [[nodiscard]] std::vector<std::string> obs_index() const;

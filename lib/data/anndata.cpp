@@ -1,0 +1,112 @@
+#include "lib/data/anndata.h"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "lib/core/error.h"
+#include "lib/core/suggest.h"
+#include "lib/data/hdf5.h"
+#include "lib/data/matrix.h"
+#include "lib/data/table.h"
+
+namespace scrna::data {
+namespace {
+
+// Files that people mistake for .h5ad, each told apart by what only it has.
+void refuse_relatives(const h5::Group& root) {
+  if (root.has("mod"))
+    throw DataError("{} is a MuData .h5mu file; write one modality as .h5ad: mdata['rna'].write_h5ad(path)",
+                    root.where());
+  if (root.has("row_attrs") && root.has("col_attrs")) {
+    throw DataError("{} is a loom file; convert it once: anndata.read_loom(path).write_h5ad(new_path)",
+                    root.where());
+  }
+  if (root.has("matrix/barcodes") ||
+      (!root.has("obs") && !root.members().empty() && root.has(root.members().front() + "/barcodes"))) {
+    throw DataError(
+        "{} is a 10x Genomics .h5 file; convert it once: scanpy.read_10x_h5(path).write_h5ad(new_path)",
+        root.where());
+  }
+}
+
+}  // namespace
+
+struct AnnDataFile::Impl {
+  explicit Impl(const std::filesystem::path& file) : path(file), root(h5::open_file(file)) {
+    refuse_relatives(root);
+    obs.emplace(root, "obs");
+    var.emplace(root, "var");
+    if (root.kind_of("raw") == h5::ObjectKind::kGroup && root.has("raw/X") && root.has("raw/var"))
+      raw_var.emplace(root, "raw/var");
+    if (root.has("X") && root.text_attribute("encoding-type", "X").value_or("") != "null")
+      names.emplace_back("X");
+    if (raw_var) names.emplace_back("raw/X");
+    if (root.kind_of("layers") == h5::ObjectKind::kGroup) {
+      for (const std::string& layer : root.group("layers").members()) names.push_back("layers/" + layer);
+    }
+    if (names.empty())
+      throw DataError("{} has no matrix: neither X, nor raw/X, nor layers; there is nothing to train on",
+                      root.where());
+    if (obs->num_rows() == 0)
+      throw DataError("{} has zero cells; there is nothing to train on", root.where());
+  }
+  [[nodiscard]] const Table& var_of(std::string_view matrix_name) const {
+    return matrix_name == "raw/X" && raw_var ? *raw_var : *var;
+  }
+
+  std::filesystem::path path;
+  h5::Group root;
+  std::optional<Table> obs, var, raw_var;
+  std::vector<std::string> names;
+};
+
+AnnDataFile::AnnDataFile(const std::filesystem::path& path) {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  impl_ = std::make_shared<const Impl>(path);
+}
+AnnDataFile::~AnnDataFile() = default;
+AnnDataFile::AnnDataFile(AnnDataFile&&) noexcept = default;
+AnnDataFile& AnnDataFile::operator=(AnnDataFile&&) noexcept = default;
+
+const std::filesystem::path& AnnDataFile::path() const { return impl_->path; }
+int64_t AnnDataFile::num_cells() const { return impl_->obs->num_rows(); }
+std::vector<std::string> AnnDataFile::matrix_names() const { return impl_->names; }
+
+std::shared_ptr<const CountMatrix> AnnDataFile::open_matrix(std::string_view name) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  if (std::find(impl_->names.begin(), impl_->names.end(), name) == impl_->names.end()) {
+    const std::string nearest = nearest_name(name, impl_->names);
+    throw DataError("{}: has no matrix '{}'; {}it has: {}", impl_->path.string(), name,
+                    nearest.empty() ? "" : "did you mean '" + nearest + "'? ", fmt::join(impl_->names, ", "));
+  }
+  return data::open_matrix(impl_->root, std::string(name), num_cells(), impl_->var_of(name).num_rows());
+}
+
+std::vector<std::string> AnnDataFile::var_columns(std::string_view matrix_name) const {
+  return impl_->var_of(matrix_name).columns();
+}
+std::vector<std::string> AnnDataFile::var_index(std::string_view matrix_name) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->var_of(matrix_name).index();
+}
+std::vector<std::string> AnnDataFile::var_column(std::string_view matrix_name,
+                                                 std::string_view column) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->var_of(matrix_name).texts(column);
+}
+std::vector<std::string> AnnDataFile::obs_columns() const { return impl_->obs->columns(); }
+std::vector<std::string> AnnDataFile::obs_index() const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->obs->index();
+}
+CategoryColumn AnnDataFile::obs_categories(std::string_view column) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->obs->categories(column);
+}
+std::vector<double> AnnDataFile::obs_numbers(std::string_view column) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->obs->numbers(column);
+}
+
+}  // namespace scrna::data
