@@ -1,0 +1,38 @@
+// One matrix of counts with its gene ids: what the vocabulary is built from and what the corpus tokenizes.
+// Usually one per .h5ad file; tests make them from memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/data/anndata.h"
+#include "lib/data/data_config.h"
+#include "lib/data/gene_ids.h"
+
+namespace scrna::data {
+
+/// Called now and then during a long pass: what is done ("vocabulary"), cells so far, cells in all.
+using Progress = std::function<void(std::string_view what, int64_t cells, int64_t total_cells)>;
+
+struct CellSource {
+  std::string name;  // path as the user wrote it or the pattern found it; for messages
+  std::shared_ptr<const CountMatrix> matrix;
+  GeneIds gene_ids;       // one per gene of the matrix
+  CategoryColumn groups;  // [cells] of data.heldout_column; empty codes without one
+};
+
+/// Paths of data.files in the order given, a pattern's matches sorted, repeats dropped. Throws DataError for
+/// a path that does not exist or a pattern without match, ConfigError for an empty list.
+std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>& patterns);
+
+/// Opens every file, chooses its matrix and its gene ids, and logs both choices with their reasons. Throws
+/// DataError for a file that cannot be read, has no raw counts (unless data.allow_normalized), or lacks a
+/// named column.
+std::vector<CellSource> open_sources(const DataConfig& config);
+
+}  // namespace scrna::data

@@ -1,0 +1,95 @@
+// The cells a run trains on and evaluates: sources mapped to the vocabulary, cells with too few genes left
+// out, the rest split into training and held-out cells. Opening takes one pass over the files, which also
+// yields hit rates and truncation loss; afterwards one byte per cell stays in memory. All of it is a pure
+// function of the files and the configuration.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lib/data/cell_source.h"
+#include "lib/data/tokenizer.h"
+#include "lib/data/vocabulary.h"
+
+namespace scrna::data {
+
+enum class CellRole : uint8_t { kLeftOut = 0, kTraining = 1, kHeldout = 2 };
+
+/// A run of neighbouring cells of one source that are read together.
+struct CellRange {
+  int32_t source = 0;
+  int32_t num_rows = 0;  // rows of the file
+  int64_t first_row = 0;
+  int32_t num_cells = 0;  // rows among them that have the wanted role
+};
+
+/// What was found in one file.
+struct SourceReport {
+  std::string name;
+  std::string matrix;
+  int64_t cells = 0;
+  int64_t training_cells = 0;
+  int64_t heldout_cells = 0;
+  int64_t genes = 0;        // columns of the matrix
+  int64_t known_genes = 0;  // of them in the vocabulary
+  TokenizerReport tokens;   // over all cells of the file
+};
+
+class Corpus {
+ public:
+  /// Reads every source once. Throws DataError: no gene of the vocabulary, hit rate below
+  /// data.min_gene_hit_rate, no usable cell, no cell left to train on, nothing held out although asked for.
+  Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const DataConfig& data,
+         const TokenizerConfig& tokenizer, const Progress& progress = {});
+
+  [[nodiscard]] const Vocabulary& vocabulary() const { return vocabulary_; }
+  [[nodiscard]] const DataConfig& config() const { return config_; }
+  [[nodiscard]] const TokenizerConfig& tokenizer_config() const { return tokenizer_config_; }
+  [[nodiscard]] int64_t num_training_cells() const { return num_training_cells_; }
+  [[nodiscard]] int64_t num_heldout_cells() const { return num_heldout_cells_; }
+  [[nodiscard]] const std::vector<SourceReport>& reports() const { return reports_; }
+  [[nodiscard]] TokenizerReport total_report() const;
+  /// [V] How many training cells hold each token after truncation, masks aside: all of them, counted while
+  /// opening. For the gene-frequency baseline, -mean over masked targets t of log((n_t + 1) / (sum n + V)).
+  [[nodiscard]] const std::vector<int64_t>& token_frequencies() const { return token_frequencies_; }
+  /// Tokens of the longest cell after truncation: what positions and memory must suffice for.
+  [[nodiscard]] int64_t longest_cell_tokens() const { return longest_cell_tokens_; }
+
+  [[nodiscard]] int32_t num_sources() const { return static_cast<int32_t>(sources_.size()); }
+  [[nodiscard]] const CellSource& source(int32_t index) const {
+    return sources_[static_cast<std::size_t>(index)];
+  }
+  [[nodiscard]] const GeneMap& gene_map(int32_t source) const {
+    return gene_maps_[static_cast<std::size_t>(source)];
+  }
+  [[nodiscard]] CellRole role(int32_t source, int64_t row) const {
+    return roles_[static_cast<std::size_t>(source)][static_cast<std::size_t>(row)];
+  }
+  /// 32 bits of file (name without folder, matrix, shape; the order in case of repeats), 32 bits of row: the
+  /// same cell keeps its id when folders move or files are added.
+  [[nodiscard]] uint64_t cell_id(int32_t source, int64_t row) const;
+  /// Non-empty runs of `block_cells` rows with their number of cells of that role, in file order.
+  [[nodiscard]] std::vector<CellRange> ranges(CellRole role, int64_t block_cells) const;
+
+ private:
+  void assign_roles();
+  void scan(const Progress& progress);
+  void check_hit_rate(std::size_t source) const;
+  void check_split() const;
+
+  std::vector<CellSource> sources_;
+  Vocabulary vocabulary_;
+  DataConfig config_;
+  TokenizerConfig tokenizer_config_;
+  std::vector<GeneMap> gene_maps_;
+  std::vector<uint32_t> source_keys_;
+  std::vector<std::vector<CellRole>> roles_;  // [sources][cells]
+  std::vector<SourceReport> reports_;
+  int64_t num_training_cells_ = 0;
+  int64_t num_heldout_cells_ = 0;
+  int64_t longest_cell_tokens_ = 0;
+  std::vector<int64_t> token_frequencies_;  // [V]
+};
+
+}  // namespace scrna::data
