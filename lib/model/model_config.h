@@ -1,0 +1,71 @@
+// Architecture of the encoder: the `model` section of a run's configuration. The defaults are the 160M model
+// of arXiv 2604.27124, Table 2. What the paper does not say (rank positions as learned embeddings, an untied
+// output head, biases everywhere, no <cls>) follows the parameter count it states; notes in
+// configs/README.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "lib/config/bound.h"
+#include "lib/core/error.h"
+
+namespace scrna::model {
+
+enum class Attention { kSigmoid, kSoftmax };
+constexpr auto enum_names(Attention) {
+  return std::array{std::pair{std::string_view("sigmoid"), Attention::kSigmoid},
+                    std::pair{std::string_view("softmax"), Attention::kSoftmax}};
+}
+
+enum class AttentionKernel { kAuto, kComposed, kFused };
+constexpr auto enum_names(AttentionKernel) {
+  return std::array{std::pair{std::string_view("auto"), AttentionKernel::kAuto},
+                    std::pair{std::string_view("composed"), AttentionKernel::kComposed},
+                    std::pair{std::string_view("fused"), AttentionKernel::kFused}};
+}
+
+struct ModelConfig {
+  Attention attention = Attention::kSigmoid;
+  int64_t num_layers = 12;            // L
+  int64_t width = 768;                // D
+  int64_t num_heads = 12;             // H
+  int64_t feed_forward_width = 3072;  // F
+  double dropout = 0.02;
+  double layer_norm_epsilon = 1e-5;
+  double initializer_range = 0.02;
+  AttentionKernel attention_kernel = AttentionKernel::kAuto;
+
+  template <class V>
+  void visit(V&& v) {
+    v("attention", attention,
+      "sigmoid: sigmoid(QK/sqrt(K) - log n) V, n = tokens of the cell; softmax: the usual");
+    v("num_layers", num_layers, "encoder blocks", config::between(1, 256));
+    v("width", width, "hidden width D, a multiple of num_heads", config::between(8, 65536));
+    v("num_heads", num_heads, "attention heads", config::between(1, 1024));
+    v("feed_forward_width", feed_forward_width, "inner width of the feed-forward layers",
+      config::between(8, 262144));
+    v("dropout", dropout, "probability of zeroing an activation, on embeddings and on each residual branch",
+      config::from_to_below(0, 1));
+    v("layer_norm_epsilon", layer_norm_epsilon, "added to the variance in LayerNorm", config::above(0));
+    v("initializer_range", initializer_range, "standard deviation of the initial weights", config::above(0));
+    v("attention_kernel", attention_kernel,
+      "auto: the fastest form this device has; composed: plain LibTorch operations; fused: our kernel or an "
+      "error");
+  }
+
+  [[nodiscard]] int64_t head_width() const { return width / num_heads; }
+
+  void validate(const std::string& path) const {
+    if (width % num_heads != 0) {
+      throw ConfigError(
+          "{}.width: {} is not a multiple of {}.num_heads = {}; every head has width / num_heads columns",
+          path, width, path, num_heads);
+    }
+  }
+};
+
+}  // namespace scrna::model

@@ -1,0 +1,149 @@
+#include "lib/model/encoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include "lib/core/error.h"
+#include "lib/core/random.h"
+#include "lib/model/initialisation.h"
+#include "lib/model/token_tensors.h"
+
+namespace scrna::model {
+namespace {
+
+constexpr int64_t kVocabulary = 50;
+constexpr int64_t kMaxTokens = 32;
+constexpr int32_t kMask = 1;
+
+ModelConfig tiny(Attention attention = Attention::kSigmoid) {
+  return {.attention = attention,
+          .num_layers = 2,
+          .width = 32,
+          .num_heads = 2,
+          .feed_forward_width = 64,
+          .dropout = 0.1};
+}
+
+// Cells of the given lengths; content depends on the cell id alone. Every fifth token is masked.
+PackedMicroBatch pack(const std::vector<std::pair<uint64_t, int32_t>>& cells) {
+  PackedMicroBatch result;
+  result.cu_seqlens.push_back(0);
+  for (const auto& [id, length] : cells) {
+    const RandomStream stream(1, RandomPurpose::kMask, id);
+    for (int32_t rank = 0; rank < length; ++rank) {
+      const auto token = static_cast<int32_t>(4 + stream.below(kVocabulary - 4, static_cast<uint64_t>(rank)));
+      if (rank % 5 == 2) {
+        result.masked_positions.push_back(static_cast<int32_t>(result.tokens.size()));
+        result.masked_targets.push_back(token);
+      }
+      result.tokens.push_back(rank % 5 == 2 ? kMask : token);
+      result.ranks.push_back(rank);
+    }
+    result.cu_seqlens.push_back(static_cast<int32_t>(result.tokens.size()));
+    result.cell_ids.push_back(id);
+    result.max_cell_tokens = std::max(result.max_cell_tokens, length);
+  }
+  return result;
+}
+
+double loss_of(const Encoder& encoder, const PackedMicroBatch& cells, bool training = false) {
+  const at::NoGradGuard no_grad;
+  ForwardContext context{.seed = 7, .step = 3, .training = training};
+  return encoder.masked_loss_sum(to_device(cells, at::kCPU), context).item<double>();
+}
+
+TEST(Encoder, TheInitialLossIsNearTheUniformOne) {
+  const Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const PackedMicroBatch cells = pack({{1, 20}, {2, 32}});
+  EXPECT_NEAR(loss_of(encoder, cells) / static_cast<double>(cells.num_masked()), std::log(kVocabulary), 0.1);
+}
+
+TEST(Encoder, ACellDoesNotSeeItsNeighboursInThePack) {
+  for (const Attention attention : {Attention::kSigmoid, Attention::kSoftmax}) {
+    const Encoder encoder(tiny(attention), kVocabulary, kMaxTokens, 42, at::kCPU);
+    for (const bool training : {false, true}) {
+      const double together = loss_of(encoder, pack({{1, 20}, {2, 7}, {3, 32}}), training);
+      const double apart =
+          loss_of(encoder, pack({{3, 32}}), training) + loss_of(encoder, pack({{2, 7}, {1, 20}}), training);
+      EXPECT_NEAR(together, apart, 1e-5 * std::abs(together)) << "training " << training;
+    }
+  }
+}
+
+TEST(Encoder, TheSameSeedGivesTheSameModelAndAnotherAnother) {
+  const Encoder a(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU),
+      b(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const Encoder c(tiny(), kVocabulary, kMaxTokens, 43, at::kCPU);
+  EXPECT_TRUE(at::equal(a.parameters().values(), b.parameters().values()));
+  EXPECT_FALSE(at::equal(a.parameters().values(), c.parameters().values()));
+}
+
+TEST(Encoder, GradientsAgreeWithFiniteDifferences) {
+  for (const Attention attention : {Attention::kSigmoid, Attention::kSoftmax}) {
+    Encoder encoder(tiny(attention), kVocabulary, kMaxTokens, 42, at::kCPU);
+    const TokenTensors input = to_device(pack({{1, 11}, {2, 5}}), at::kCPU);
+    ForwardContext context{.seed = 7, .training = true};
+    encoder.parameters().zero_gradients();
+    encoder.masked_loss_sum(input, context).backward();
+    const at::NoGradGuard no_grad;
+    const auto loss = [&] {
+      ForwardContext again{.seed = 7, .training = true};
+      return encoder.masked_loss_sum(input, again).item<double>();
+    };
+    for (const ops::Parameter& parameter : encoder.parameters().all()) {
+      // Along the gradient's own direction the slope is its norm: one number that any wrong entry changes.
+      const at::Tensor gradient = parameter.value.grad();
+      const double norm = gradient.norm().item<double>();
+      if (norm < 1e-3) continue;
+      const double step = 0.01;
+      const at::Tensor direction = gradient.div(norm).mul(step);
+      parameter.value.add_(direction);
+      const double above = loss();
+      parameter.value.sub_(direction.mul(2));
+      const double below = loss();
+      parameter.value.add_(direction);
+      // Rounding of two fp32 losses near 12 over the step, and the curvature's third order.
+      EXPECT_NEAR((above - below) / (2 * step), norm, 0.02 * norm + 1e-3) << parameter.name;
+    }
+  }
+}
+
+TEST(Encoder, TheScoreProbeReportsOneNumberPerLayer) {
+  const Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  ForwardContext context{.probe_queries = 8};
+  const at::NoGradGuard no_grad;
+  static_cast<void>(encoder.hidden_states(to_device(pack({{1, 20}}), at::kCPU), context));
+  ASSERT_EQ(context.max_scores.size(), 2U);
+  for (const at::Tensor& score : context.max_scores) EXPECT_GT(score.item<double>(), 0.0);
+}
+
+TEST(Encoder, Bf16StaysNearFp32) {
+  const Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const at::NoGradGuard no_grad;
+  const TokenTensors input = to_device(pack({{1, 20}, {2, 32}}), at::kCPU);
+  ForwardContext fp32{}, bf16{.compute_type = at::kBFloat16};
+  const double a = encoder.masked_loss_sum(input, fp32).item<double>(),
+               b = encoder.masked_loss_sum(input, bf16).item<double>();
+  EXPECT_NE(a, b);
+  EXPECT_NEAR(a, b, 0.01 * a);
+}
+
+TEST(Encoder, ACellLongerThanThePositionsIsRefused) {
+  const Encoder encoder(tiny(), kVocabulary, 16, 42, at::kCPU);
+  EXPECT_THROW(loss_of(encoder, pack({{1, 17}})), ConfigError);
+}
+
+TEST(Initialisation, DrawsHaveTheAskedMeanAndSpread) {
+  const at::Tensor values = normal_values({1000, 101}, 0.02, 42, "a");
+  // 101,000 draws: standard error of the mean 6.3e-5, of the deviation 4.5e-5; bounds at six of them.
+  EXPECT_NEAR(values.mean().item<double>(), 0.0, 4e-4);
+  EXPECT_NEAR(values.std().item<double>(), 0.02, 3e-4);
+  EXPECT_FALSE(at::equal(values, normal_values({1000, 101}, 0.02, 42, "b")));
+}
+
+}  // namespace
+}  // namespace scrna::model
