@@ -16,6 +16,8 @@
 
 namespace scrna::data {
 
+class Vocabulary;
+
 /// Called now and then during a long pass: what is done ("vocabulary"), cells so far, cells in all.
 using Progress = std::function<void(std::string_view what, int64_t cells, int64_t total_cells)>;
 
@@ -30,9 +32,10 @@ struct CellSource {
 /// a path that does not exist or a pattern without match, ConfigError for an empty list.
 std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>& patterns);
 
-/// Opens every file, chooses its matrix and its gene ids, and logs both choices with their reasons. Throws
-/// DataError for a file that cannot be read, has no raw counts (unless data.allow_normalized), or lacks a
-/// named column.
-std::vector<CellSource> open_sources(const DataConfig& config);
+/// Opens every file, chooses its matrix and its gene ids, and logs both choices with their reasons. With
+/// data.gene_column empty, a file whose ids are of another kind than the given vocabulary's (or, without one,
+/// than the other files') changes to a var column that fits, if it has one. Throws DataError for a file that
+/// cannot be read, has no raw counts (unless data.allow_normalized), or lacks a named column.
+std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary* vocabulary = nullptr);
 
 }  // namespace scrna::data

@@ -75,8 +75,8 @@ class Corpus {
  private:
   void assign_roles();
   void scan(const Progress& progress);
-  void check_hit_rate(std::size_t source) const;
-  void check_split() const;
+  void check_hit_rate(std::size_t source, const std::vector<double>& missed_counts) const;
+  void check_split();
 
   std::vector<CellSource> sources_;
   Vocabulary vocabulary_;

@@ -29,7 +29,9 @@ class EpochOrder {
   /// Window that holds position `position` of the epoch.
   [[nodiscard]] int64_t window_of(int64_t position) const;
   /// First position of a window; window num_windows() begins at num_cells().
-  [[nodiscard]] int64_t window_begin(int64_t window) const { return window_begin_[window]; }
+  [[nodiscard]] int64_t window_begin(int64_t window) const {
+    return window_begin_[static_cast<std::size_t>(window)];
+  }
   /// Blocks of a window in reading order.
   [[nodiscard]] std::span<const uint32_t> window_blocks(int64_t window) const;
   /// For each position of the window, the index of its cell in the concatenation of the window's blocks.

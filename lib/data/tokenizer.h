@@ -58,15 +58,15 @@ class Tokenizer {
                        std::vector<int32_t>& out);
 
  private:
-  CellSummary collect(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values);
-  void sum_duplicates();
   void sort_keys();
 
-  std::vector<float> medians_;  // [V]
+  std::vector<float> medians_;   // [V]
+  std::vector<float> counts_;    // [V] of the cell at hand; zero between cells
+  std::vector<int32_t> tokens_;  // of the cell at hand, in the order of columns
+  std::vector<uint64_t> keys_;   // upper half: descending score, lower half: token
+  std::vector<uint64_t> other_;  // scratch of the sort
   std::size_t max_genes_;
   bool add_cls_;
-  std::vector<uint64_t> keys_, other_;  // descending score in the upper half, token in the lower
-  std::vector<float> counts_;           // [V] raw counts of the cell, filled where keys_ say so
 };
 
 }  // namespace scrna::data

@@ -1,0 +1,161 @@
+#include "lib/data/cell_source.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <set>
+#include <unordered_set>
+#include <utility>
+
+#include <glob.h>
+
+#include "lib/core/error.h"
+#include "lib/core/log.h"
+#include "lib/data/counts_verdict.h"
+#include "lib/data/vocabulary.h"
+
+namespace scrna::data {
+namespace {
+
+std::vector<std::filesystem::path> matches_of(const std::string& pattern) {
+  std::error_code ignored;
+  if (std::filesystem::exists(pattern, ignored)) return {pattern};
+  glob_t found{};
+  const int status = ::glob(pattern.c_str(), 0, nullptr, &found);  // sorted by name
+  std::vector<std::filesystem::path> paths(found.gl_pathv,
+                                           found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
+  ::globfree(&found);
+  if (!paths.empty()) return paths;
+  const bool is_pattern = pattern.find_first_of("*?[") != std::string::npos;
+  throw DataError("data.files: {} '{}' (the current folder is {})",
+                  is_pattern ? "no file matches" : "there is no file", pattern,
+                  std::filesystem::current_path(ignored).string());
+}
+
+/// Kinds of id a file offers besides the chosen one; the index first, then columns by name.
+std::vector<GeneIds> other_gene_ids(const AnnDataFile& file, std::string_view matrix, const GeneIds& chosen) {
+  std::vector<std::string> columns = file.var_columns(matrix);
+  std::sort(columns.begin(), columns.end());
+  columns.insert(columns.begin(), "index");
+  std::vector<GeneIds> others;
+  for (const std::string& column : columns) {
+    try {
+      GeneIds ids = choose_gene_ids(file, matrix, column);
+      // A column such as feature_type repeats a few texts; ids of genes are nearly all different.
+      const std::unordered_set<std::string_view> distinct(ids.ids.begin(), ids.ids.end());
+      if (ids.source != chosen.source && 10 * distinct.size() >= 9 * ids.ids.size())
+        others.push_back(std::move(ids));
+    } catch (const DataError&) {
+      continue;  // a column of numbers cannot hold ids
+    }
+  }
+  return others;
+}
+
+int64_t num_known(const Vocabulary& vocabulary, const GeneIds& ids) {
+  return std::count_if(ids.ids.begin(), ids.ids.end(),
+                       [&](const std::string& id) { return vocabulary.find(id) != Vocabulary::kUnk; });
+}
+
+struct Opened {
+  CellSource source;
+  std::vector<GeneIds> alternatives;
+};
+
+void use(Opened& opened, const GeneIds& ids, std::string_view reason) {
+  log::info("[data] {}: gene ids from {} instead of {}: {}", opened.source.name, ids.source,
+            opened.source.gene_ids.source, reason);
+  opened.source.gene_ids = ids;
+}
+
+// The ids that most genes of the vocabulary know.
+void match_vocabulary(Opened& opened, const Vocabulary& vocabulary) {
+  const GeneIds* best = nullptr;
+  int64_t most = num_known(vocabulary, opened.source.gene_ids);
+  for (const GeneIds& ids : opened.alternatives) {
+    const int64_t known = num_known(vocabulary, ids);
+    if (known > most) {
+      best = &ids;
+      most = known;
+    }
+  }
+  if (best != nullptr) use(opened, *best, fmt::format("{} of them are in the vocabulary", most));
+}
+
+// When files differ in kind, a kind that all of them offer.
+void agree_on_kind(std::vector<Opened>& files) {
+  const auto offers = [](const Opened& opened, GeneIdType type) -> std::optional<GeneIds> {
+    if (opened.source.gene_ids.type == type) return opened.source.gene_ids;
+    for (const GeneIds& ids : opened.alternatives) {
+      if (ids.type == type) return ids;
+    }
+    return std::nullopt;
+  };
+  for (const GeneIdType type : {GeneIdType::kEnsembl, GeneIdType::kSymbol}) {
+    if (!std::all_of(files.begin(), files.end(),
+                     [&](const Opened& file) { return offers(file, type).has_value(); })) {
+      continue;
+    }
+    for (Opened& file : files) {
+      if (file.source.gene_ids.type != type) {
+        use(file, *offers(file, type), fmt::format("all files have ids of kind {}", name_of(type)));
+      }
+    }
+    return;
+  }
+}
+
+}  // namespace
+
+std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>& patterns) {
+  if (patterns.empty()) {
+    throw ConfigError(
+        "data.files: expected one or more .h5ad files, got none; for example data.files: [cells.h5ad]");
+  }
+  std::vector<std::filesystem::path> files;
+  std::set<std::filesystem::path> seen;
+  for (const std::string& pattern : patterns) {
+    for (const std::filesystem::path& path : matches_of(pattern)) {
+      if (seen.insert(std::filesystem::weakly_canonical(path)).second) files.push_back(path);
+    }
+  }
+  return files;
+}
+
+std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary* vocabulary) {
+  std::vector<Opened> files;
+  for (const std::filesystem::path& path : resolve_files(config.files)) {
+    const AnnDataFile file(path);
+    const CountsVerdict verdict = judge_counts(file, config.matrix);
+    require_counts(file, verdict, config.allow_normalized);
+    Opened opened;
+    CellSource& source = opened.source;
+    source.name = path.string();
+    source.matrix = file.open_matrix(verdict.matrix);
+    source.gene_ids = choose_gene_ids(file, verdict.matrix, config.gene_column);
+    if (config.gene_column.empty())
+      opened.alternatives = other_gene_ids(file, verdict.matrix, source.gene_ids);
+    if (!config.heldout_column.empty()) source.groups = file.obs_categories(config.heldout_column);
+    log::info("[data] {}: {} cells; matrix {}: {}", source.name, source.matrix->num_cells(), verdict.matrix,
+              verdict.reason);
+    if (!verdict.is_counts) {
+      log::warning("[data] {}: {} does not hold raw counts; used because data.allow_normalized is true",
+                   source.name, verdict.matrix);
+    }
+    log::info("[data] {}: {} genes; {} ids from {}", source.name, source.matrix->num_genes(),
+              name_of(source.gene_ids.type), source.gene_ids.source);
+    files.push_back(std::move(opened));
+  }
+  if (vocabulary != nullptr) {
+    for (Opened& file : files) match_vocabulary(file, *vocabulary);
+  } else if (std::any_of(files.begin(), files.end(), [&](const Opened& file) {
+               return file.source.gene_ids.type != files[0].source.gene_ids.type;
+             })) {
+    agree_on_kind(files);
+  }
+  std::vector<CellSource> sources;
+  for (Opened& file : files) sources.push_back(std::move(file.source));
+  return sources;
+}
+
+}  // namespace scrna::data

@@ -1,0 +1,308 @@
+// Threads: `num_workers` readers take blocks of the oldest window that has some left and tokenize them; one
+// packer walks through the finished window in the epoch's order and fills a bounded queue; next() takes from
+// the queue. At most two windows are alive, so memory is bounded by 2 windows of tokens and the queue.
+#include "lib/data/loader.h"
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "lib/core/clock.h"
+#include "lib/core/error.h"
+#include "lib/data/masking.h"
+#include "lib/data/order.h"
+#include "lib/data/packing.h"
+
+namespace scrna::data {
+namespace {
+
+constexpr std::size_t kWindowsAlive = 2;
+
+// The tokenized cells of a block that somebody will ask for.
+struct TokenizedBlock {
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> begin;      // [cells + 1] of all training cells of the block; unneeded ones are empty
+  std::vector<uint64_t> cell_ids;  // [cells]
+};
+
+struct Window {
+  int64_t epoch = 0;
+  int64_t begin = 0;                  // position in the endless sequence of epochs
+  std::vector<uint32_t> blocks;       // indices of ranges
+  std::vector<uint32_t> block_begin;  // [blocks + 1] first cell of each block in their concatenation
+  std::vector<uint32_t> shuffle;      // [cells] position in the window -> cell of the concatenation
+  std::vector<uint8_t> is_needed;     // [cells] by cell of the concatenation
+  std::vector<TokenizedBlock> results;
+  std::size_t next_block = 0;
+  std::size_t num_done = 0;
+  std::exception_ptr problem;
+  [[nodiscard]] int64_t end() const { return begin + std::ssize(shuffle); }
+};
+
+struct QueueEntry {
+  GlobalBatch batch;
+  std::exception_ptr problem;
+};
+
+void check(const LoaderOptions& options) {
+  if (options.global_batch_cells < 1 || options.global_batch_cells < options.num_ranks) {
+    throw ConfigError("train.global_batch_cells: expected at least one cell per rank ({} ranks), got {}",
+                      options.num_ranks, options.global_batch_cells);
+  }
+  SCRNA_CHECK(options.rank >= 0 && options.rank < options.num_ranks, "rank {} of {}", options.rank,
+              options.num_ranks);
+  SCRNA_CHECK(options.num_workers >= 1 && options.prefetch_steps >= 1 && options.first_step >= 0,
+              "{} workers, {} steps ahead, first step {}", options.num_workers, options.prefetch_steps,
+              options.first_step);
+}
+
+}  // namespace
+
+LoaderOptions loader_options(const DataConfig& data, const MaskingConfig& masking, uint64_t seed,
+                             int64_t global_batch_cells) {
+  return {.seed = seed,
+          .global_batch_cells = global_batch_cells,
+          .mask_fraction = masking.fraction,
+          .tokens_per_micro_batch = data.tokens_per_micro_batch,
+          .shuffle_block_cells = data.shuffle_block_cells,
+          .shuffle_window_cells = data.shuffle_window_cells,
+          .num_workers = data.num_workers};
+}
+
+struct TrainLoader::Impl {
+  Impl(const Corpus& corpus_, const LoaderOptions& options_)
+      : corpus(corpus_),
+        options(options_),
+        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)),
+        packer(options.tokens_per_micro_batch, options.mask_fraction) {
+    for (const CellRange& range : ranges) block_sizes.push_back(range.num_cells);
+    first_position = options.first_step * options.global_batch_cells;
+    epoch = first_position / corpus.num_training_cells();
+    order.emplace(block_sizes, options.shuffle_window_cells, options.seed, epoch);
+    next_window = order->window_of(first_position % corpus.num_training_cells());
+    for (int64_t i = 0; i < options.num_workers; ++i) threads.emplace_back([this] { read_blocks(); });
+    threads.emplace_back([this] { pack_windows(); });
+  }
+
+  ~Impl() {
+    {
+      const std::scoped_lock lock(mutex);
+      is_stopping = true;
+    }
+    work_changed.notify_all();
+    window_changed.notify_all();
+    queue_changed.notify_all();
+  }
+
+  // ---- readers
+  void read_blocks() {
+    Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
+    std::unique_lock lock(mutex);
+    for (;;) {
+      Window* window = nullptr;
+      work_changed.wait(lock, [&] { return is_stopping || (window = window_with_work()) != nullptr; });
+      if (is_stopping) return;
+      const std::size_t block = window->next_block++;
+      lock.unlock();
+      std::exception_ptr problem;
+      try {
+        tokenize_block(*window, block, tokenizer);
+      } catch (...) {
+        problem = std::current_exception();
+      }
+      lock.lock();
+      if (problem && !window->problem) window->problem = problem;
+      if (++window->num_done == window->blocks.size()) window_changed.notify_all();
+    }
+  }
+
+  // The oldest window with a block to read; begins a new one when there is room. Needs the mutex.
+  Window* window_with_work() {
+    for (const auto& window : windows) {
+      if (window->next_block < window->blocks.size()) return window.get();
+    }
+    if (windows.size() >= kWindowsAlive) return nullptr;
+    windows.push_back(begin_window());
+    work_changed.notify_all();
+    return windows.back().get();
+  }
+
+  std::unique_ptr<Window> begin_window() {
+    if (next_window == order->num_windows()) {
+      order.emplace(block_sizes, options.shuffle_window_cells, options.seed, ++epoch);
+      next_window = 0;
+    }
+    auto window = std::make_unique<Window>();
+    window->epoch = epoch;
+    window->begin = epoch * corpus.num_training_cells() + order->window_begin(next_window);
+    const auto blocks = order->window_blocks(next_window);
+    window->blocks.assign(blocks.begin(), blocks.end());
+    window->block_begin.push_back(0);
+    for (const uint32_t block : blocks) {
+      window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(block_sizes[block]));
+    }
+    window->shuffle = order->window_shuffle(next_window);
+    window->is_needed.resize(window->shuffle.size());
+    for (std::size_t i = 0; i < window->shuffle.size(); ++i) {
+      const int64_t position = window->begin + static_cast<int64_t>(i);
+      window->is_needed[window->shuffle[i]] = is_ours(position) ? 1 : 0;
+    }
+    window->results.resize(blocks.size());
+    ++next_window;
+    return window;
+  }
+
+  [[nodiscard]] bool is_ours(int64_t position) const {
+    return position >= first_position &&
+           (position % options.global_batch_cells) % options.num_ranks == options.rank;
+  }
+
+  void tokenize_block(Window& window, std::size_t index, Tokenizer& tokenizer) const {
+    const CellRange& range = ranges[window.blocks[index]];
+    TokenizedBlock& result = window.results[index];
+    const uint8_t* is_needed = window.is_needed.data() + window.block_begin[index];
+    result.begin.push_back(0);
+    if (std::none_of(is_needed, is_needed + range.num_cells, [](uint8_t needed) { return needed != 0; }))
+      return;
+    const CellBlock block = corpus.source(range.source).matrix->read(range.first_row, range.num_rows);
+    for (int64_t row = 0; row < range.num_rows; ++row) {
+      if (corpus.role(range.source, range.first_row + row) != CellRole::kTraining) continue;
+      if (is_needed[result.cell_ids.size()] != 0) {
+        const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row)]);
+        const auto count = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
+        tokenizer.tokenize(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
+                           std::span(block.values).subspan(begin, count), result.tokens);
+      }
+      result.cell_ids.push_back(corpus.cell_id(range.source, range.first_row + row));
+      result.begin.push_back(static_cast<int64_t>(result.tokens.size()));
+    }
+  }
+
+  // ---- packer
+  void pack_windows() {
+    try {
+      while (Window* window = wait_for_window()) {
+        if (window->problem) {
+          enqueue({.batch = {}, .problem = window->problem});
+          return;
+        }
+        if (!pack(*window)) return;
+        {
+          const std::scoped_lock lock(mutex);
+          windows.pop_front();
+        }
+        work_changed.notify_all();
+      }
+    } catch (...) {
+      enqueue({.batch = {}, .problem = std::current_exception()});
+    }
+  }
+
+  Window* wait_for_window() {
+    std::unique_lock lock(mutex);
+    window_changed.wait(lock, [&] {
+      return is_stopping || (!windows.empty() && windows.front()->num_done == windows.front()->blocks.size());
+    });
+    return is_stopping ? nullptr : windows.front().get();
+  }
+
+  // False when the loader is being destroyed.
+  bool pack(const Window& window) {
+    for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
+      const int64_t step = position / options.global_batch_cells;
+      const int64_t cell_of_step = position % options.global_batch_cells;
+      if (cell_of_step == 0) {
+        batch = {};
+        batch.step = step;
+        batch.epoch = window.epoch;
+      }
+      if (is_ours(position))
+        add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)], step);
+      if (cell_of_step + 1 == options.global_batch_cells) {
+        finish_pack();
+        if (!enqueue({.batch = std::exchange(batch, {}), .problem = nullptr})) return false;
+      }
+    }
+    return true;
+  }
+
+  void add_cell(const Window& window, uint32_t cell, int64_t step) {
+    const auto block = static_cast<std::size_t>(
+        std::upper_bound(window.block_begin.begin(), window.block_begin.end(), cell) -
+        window.block_begin.begin() - 1);
+    const std::size_t in_block = cell - window.block_begin[block];
+    const TokenizedBlock& result = window.results[block];
+    const auto begin = static_cast<std::size_t>(result.begin[in_block]);
+    const auto end = static_cast<std::size_t>(result.begin[in_block + 1]);
+    const auto tokens = std::span(result.tokens).subspan(begin, end - begin);
+    if (packer.is_full_for(std::ssize(tokens))) finish_pack();
+    const uint64_t cell_id = result.cell_ids[in_block];
+    packer.add(tokens, cell_id, training_mask_stream(options.seed, step, cell_id));
+  }
+
+  void finish_pack() {
+    if (packer.is_empty()) return;
+    batch.micro_batches.push_back(packer.take());
+    const PackedMicroBatch& pack = batch.micro_batches.back();
+    batch.num_cells += pack.num_cells();
+    batch.num_tokens += pack.num_tokens();
+    batch.num_masked += pack.num_masked();
+  }
+
+  bool enqueue(QueueEntry entry) {
+    std::unique_lock lock(mutex);
+    queue_changed.wait(lock, [&] { return is_stopping || std::ssize(queue) < options.prefetch_steps; });
+    if (is_stopping) return false;
+    queue.push_back(std::move(entry));
+    queue_changed.notify_all();
+    return true;
+  }
+
+  GlobalBatch next() {
+    const ScopedTimer timer(waited_seconds);
+    std::unique_lock lock(mutex);
+    queue_changed.wait(lock, [&] { return !queue.empty(); });
+    if (queue.front().problem)
+      std::rethrow_exception(queue.front().problem);  // stays: the next call throws again
+    GlobalBatch result = std::move(queue.front().batch);
+    queue.pop_front();
+    queue_changed.notify_all();
+    return result;
+  }
+
+  const Corpus& corpus;
+  const LoaderOptions options;
+  const std::vector<CellRange> ranges;
+  std::vector<int32_t> block_sizes;
+  int64_t first_position = 0;
+  double waited_seconds = 0;  // of the thread that calls next()
+
+  std::mutex mutex;                        // guards what follows, up to the packer's state
+  std::condition_variable work_changed;    // a window began or ended
+  std::condition_variable window_changed;  // a window is complete
+  std::condition_variable queue_changed;
+  bool is_stopping = false;
+  int64_t epoch = 0;
+  std::optional<EpochOrder> order;  // of `epoch`
+  int64_t next_window = 0;          // of `order`
+  std::deque<std::unique_ptr<Window>> windows;
+  std::deque<QueueEntry> queue;
+
+  GlobalBatch batch;  // the packer thread's alone
+  Packer packer;
+  std::vector<std::jthread> threads;  // last: joined before anything they use is destroyed
+};
+
+TrainLoader::TrainLoader(const Corpus& corpus, const LoaderOptions& options) {
+  check(options);
+  impl_ = std::make_unique<Impl>(corpus, options);
+}
+TrainLoader::~TrainLoader() = default;
+GlobalBatch TrainLoader::next() { return impl_->next(); }
+double TrainLoader::waited_seconds() const { return impl_->waited_seconds; }
+
+}  // namespace scrna::data
