@@ -1,5 +1,6 @@
 #include "lib/ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -132,6 +133,40 @@ TEST(Attention, TheDefaultForFloatIsCloseToTheOracle) {
   for (const AttentionOptions& options : all_biases(pack))
     for (const bool fused : {false, true})
       expect_close(run(pack, options, at::kFloat, fused), oracle(pack, options), test::kFloat32RelativeL2);
+}
+
+/// The largest relative error of outputs and gradients.
+double error_of(const Result& actual, const test::AttentionResult64& expected) {
+  return std::max(
+      {test::relative_l2(flat(actual.o), expected.o), test::relative_l2(flat(actual.d_q), expected.d_q),
+       test::relative_l2(flat(actual.d_k), expected.d_k), test::relative_l2(flat(actual.d_v), expected.d_v)});
+}
+
+TEST(Attention, TheKernelIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwin) {
+  for (const int64_t width : {32, 64, 128}) {
+    const Pack pack({65, 1, 300, 0, 128}, width);
+    for (AttentionOptions options : all_biases(pack)) {
+      const auto expected = oracle(pack, options);
+      options.implementation = Implementation::kComposed;
+      const double twin = error_of(run(pack, options, at::kFloat, true), expected);
+      options.implementation = Implementation::kKernel;
+      const double kernel = error_of(run(pack, options, at::kFloat, true), expected);
+      EXPECT_LE(kernel, test::kTwinFactor * twin + test::kTwinFloor);
+    }
+  }
+}
+
+TEST(Attention, TheChoiceSaysWhatRunsAndWhy) {
+  const auto choice = choose_attention(at::kCPU, at::kFloat, 64, {});
+  EXPECT_EQ(choice.implementation, Implementation::kKernel);
+  EXPECT_NE(choice.reason.find("CPU kernel"), std::string::npos);
+  EXPECT_EQ(choose_attention(at::kCPU, at::kDouble, 64, {}).implementation, Implementation::kComposed);
+  AttentionOptions options;
+  options.implementation = Implementation::kKernel;
+  EXPECT_THROW(choose_attention(at::kCPU, at::kDouble, 64, options), ConfigError);
+  EXPECT_THROW(choose_attention(at::kCPU, at::kFloat, 512, options), ConfigError);
+  options.implementation = Implementation::kComposed;
+  EXPECT_EQ(choose_attention(at::kCPU, at::kFloat, 64, options).implementation, Implementation::kComposed);
 }
 
 TEST(Attention, HalfTypesAreComputedInFloatOnTheCpu) {

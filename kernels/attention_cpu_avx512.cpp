@@ -1,0 +1,9 @@
+// The CPU attention for AVX-512.
+#include "kernels/attention_cpu_block.h"
+
+namespace scrna::kernels {
+
+const CpuAttentionCode kAttentionCpuAvx512 = {forward_scratch_floats, forward, backward_scratch_floats,
+                                              backward};
+
+}  // namespace scrna::kernels
