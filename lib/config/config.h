@@ -1,14 +1,15 @@
-// Declare-once configuration. A struct names each field once, in visit(): key, member, help, range. Reading, refusing
-// unknown keys, --set, dumping, the reference table and the comparison of two configurations are visitors:
+// Declare-once configuration. A struct names each field once, in visit(): key, member, help, range. Reading,
+// refusing unknown keys, --set, dumping, the reference table and the comparison of two configurations are
+// visitors:
 //
 //   struct OptimConfig {
 //     double learning_rate = 1e-4;
-//     template <class V> void visit(V&& v) { v("learning_rate", learning_rate, "peak learning rate", above(0)); }
-//     void validate(const std::string& path) const;   // optional: what concerns several fields
+//     template <class V> void visit(V&& v) { v("learning_rate", learning_rate, "peak learning rate",
+//     above(0)); } void validate(const std::string& path) const;   // optional: what concerns several fields
 //   };
 //
-// Enums are written by name: an enum_names(E) found beside the enum. Rejected: one big table of strings, which lets
-// the table and the struct drift apart.
+// Enums are written by name: an enum_names(E) found beside the enum. Rejected: one big table of strings,
+// which lets the table and the struct drift apart.
 #pragma once
 
 #include <concepts>
@@ -40,9 +41,13 @@ struct Difference {
 };
 
 template <class T>
-concept Section = requires(T value) { value.visit([](auto&&...) {}); };
+concept Section = requires(T value) {
+  value.visit([](auto&&...) {});
+};
 template <class T>
-concept NamedEnum = std::is_enum_v<T> && requires(T value) { enum_names(value); };
+concept NamedEnum = std::is_enum_v<T> && requires(T value) {
+  enum_names(value);
+};
 
 namespace detail {
 
@@ -90,7 +95,8 @@ template <class C>
 void collect_entries(C& value, const std::string& path, std::vector<Entry>& out) {
   value.visit([&](std::string_view key, auto& member, std::string_view help, Bound bound = {}) {
     using Member = std::remove_cvref_t<decltype(member)>;
-    Entry entry{.path = join(path, key), .type = {}, .value = {}, .help = std::string(help), .range = text_of(bound)};
+    Entry entry{
+        .path = join(path, key), .type = {}, .value = {}, .help = std::string(help), .range = text_of(bound)};
     if constexpr (Section<Member>) {
       entry.is_section = true;
       out.push_back(entry);
@@ -121,7 +127,8 @@ std::vector<Entry> entries(const C& value) {
   return out;
 }
 
-/// Reads a tree over the defaults of C and validates. Throws ConfigError saying file, line, key, expected and got.
+/// Reads a tree over the defaults of C and validates. Throws ConfigError saying file, line, key, expected and
+/// got.
 template <Section C>
 C from_node(const Node& root) {
   C value;

@@ -1,5 +1,6 @@
 #include "lib/config/values.h"
 
+#include <cctype>
 #include <charconv>
 #include <cmath>
 
@@ -12,39 +13,55 @@ namespace {
 const std::string& scalar(const Node& node, const std::string& path, std::string_view expected) {
   if (node.kind != Node::Kind::kScalar) {
     throw ConfigError("{}: {}: expected {}, got {}", node.where, path, expected,
-                      node.kind == Node::Kind::kNull ? "nothing" : node.kind == Node::Kind::kList ? "a list" : "a section");
+                      node.kind == Node::Kind::kNull   ? "nothing"
+                      : node.kind == Node::Kind::kList ? "a list"
+                                                       : "a section");
   }
   return node.scalar;
 }
 
-void check_bound(double value, const std::string& written, const Node& node, const std::string& path, const Bound& bound) {
+void check_bound(double value, const std::string& written, const Node& node, const std::string& path,
+                 const Bound& bound) {
   const bool too_low = bound.low_is_excluded ? value <= bound.low : value < bound.low;
   const bool too_high = bound.high_is_excluded ? value >= bound.high : value > bound.high;
-  if (too_low || too_high || std::isnan(value)) {
+  if (too_low || too_high) {
     throw ConfigError("{}: {}: must be {}, got {}", node.where, path, text_of(bound), written);
   }
 }
 
 template <class T>
-void read_number(const Node& node, const std::string& path, const Bound& bound, std::string_view expected, T& out) {
+void read_number(const Node& node, const std::string& path, const Bound& bound, std::string_view expected,
+                 T& out) {
   const std::string& text = scalar(node, path, expected);
   T value{};
-  const char* const begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  const bool has_plus = text.size() > 1 && text[0] == '+' && text[1] != '-';  // from_chars takes no plus
+  const char* const begin = text.data() + (has_plus ? 1 : 0);
   const auto [end, problem] = std::from_chars(begin, text.data() + text.size(), value);
   if (problem == std::errc::result_out_of_range) {
-    throw ConfigError("{}: {}: {} is too large to represent", node.where, path, text);
+    throw ConfigError("{}: {}: {} is too large or too small to represent", node.where, path, text);
   }
   if (problem != std::errc() || end != text.data() + text.size()) {
     throw ConfigError("{}: {}: expected {}, got '{}'", node.where, path, expected, text);
+  }
+  if (!std::isfinite(static_cast<double>(value))) {
+    throw ConfigError("{}: {}: expected a finite number, got '{}'", node.where, path, text);
   }
   check_bound(static_cast<double>(value), text, node, path, bound);
   out = value;
 }
 
+// Also where our own reader needs none: another YAML reader must see text, not a number, a truth value or
+// nothing.
 bool needs_quotes(const std::string& text) {
+  constexpr std::string_view kSafe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ";
   if (text.empty() || text.front() == ' ' || text.back() == ' ') return true;
-  if (text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ") != std::string::npos) return true;
-  if (text.front() == '-' || text == "null" || text == "true" || text == "false") return true;
+  if (text.find_first_not_of(kSafe) != std::string::npos) return true;
+  if (std::string_view("-.0123456789").find(text.front()) != std::string_view::npos) return true;
+  std::string lower = text;
+  for (char& letter : lower) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  for (const std::string_view word : {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}) {
+    if (lower == word) return true;
+  }
   return false;
 }
 
@@ -78,8 +95,8 @@ void read_value(const Node& node, const std::string& path, const Bound&, std::ve
   std::vector<std::string> values;
   if (node.kind == Node::Kind::kList) {
     for (const Node& item : node.items) values.push_back(scalar(item, path, "a list of texts"));
-  } else if (node.kind != Node::Kind::kNull) {
-    values.push_back(scalar(node, path, "a list of texts"));
+  } else if (node.kind != Node::Kind::kNull && !scalar(node, path, "a list of texts").empty()) {
+    values.push_back(node.scalar);
   }
   out = std::move(values);
 }
@@ -94,7 +111,8 @@ std::size_t read_choice(const Node& node, const std::string& path, const std::ve
 
 void expect_section(const Node& node, const std::string& path) {
   if (node.kind != Node::Kind::kMap && node.kind != Node::Kind::kNull) {
-    throw ConfigError("{}: {}: expected a section with keys, got a single value", node.where, path);
+    throw ConfigError("{}: {}: expected a section with keys, got {}", node.where, path,
+                      node.kind == Node::Kind::kList ? "a list" : "a single value");
   }
 }
 
@@ -124,9 +142,12 @@ std::string text_of(const std::string& value) {
   if (!needs_quotes(value)) return value;
   std::string quoted = "\"";
   for (const char letter : value) {
+    const auto code = static_cast<unsigned char>(letter);
     if (letter == '"' || letter == '\\') quoted += '\\';
     if (letter == '\n') {
       quoted += "\\n";
+    } else if (code < 0x20 || code == 0x7F) {
+      quoted += fmt::format("\\x{:02x}", code);
     } else {
       quoted += letter;
     }

@@ -1,5 +1,6 @@
-// Conversion of one value: strict reading from a Node with its range, and the text that reads back as the same value.
-// A misread number would cost days of training, so "12abc", 1.5 for an integer or an overflow are errors.
+// Conversion of one value: strict reading from a Node with its range, and the text that reads back as the
+// same value. A misread number would cost days of training, so "12abc", 1.5 for an integer or an overflow are
+// errors.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ void read_value(const Node& node, const std::string& path, const Bound& bound, i
 void read_value(const Node& node, const std::string& path, const Bound& bound, uint64_t& out);
 void read_value(const Node& node, const std::string& path, const Bound& bound, double& out);
 void read_value(const Node& node, const std::string& path, const Bound& bound, std::string& out);
-/// A list, or one plain value as a list of one.
+/// A list, or one plain value as a list of one; an empty value is an empty list.
 void read_value(const Node& node, const std::string& path, const Bound& bound, std::vector<std::string>& out);
 /// Index of the scalar in `names`. Throws ConfigError listing the names.
 std::size_t read_choice(const Node& node, const std::string& path, const std::vector<std::string>& names);
