@@ -37,11 +37,14 @@ struct AnnDataFile::Impl {
     refuse_relatives(root);
     obs.emplace(root, "obs");
     var.emplace(root, "var");
-    if (root.kind_of("raw") == h5::ObjectKind::kGroup && root.has("raw/X") && root.has("raw/var"))
-      raw_var.emplace(root, "raw/var");
-    if (root.has("X") && root.text_attribute("encoding-type", "X").value_or("") != "null")
-      names.emplace_back("X");
-    if (raw_var) names.emplace_back("raw/X");
+    // Before AnnData 0.7, raw was two members of the root: "raw.X" and "raw.var".
+    for (const char* prefix : {"raw/", "raw."}) {
+      if (raw_var || !root.has(std::string(prefix) + "X") || !root.has(std::string(prefix) + "var")) continue;
+      raw_var.emplace(root, std::string(prefix) + "var");
+      raw_path = std::string(prefix) + "X";
+    }
+    if (root.has("X") && !is_null("X")) names.emplace_back("X");
+    if (raw_var && !is_null(raw_path)) names.emplace_back("raw/X");
     if (root.kind_of("layers") == h5::ObjectKind::kGroup) {
       for (const std::string& layer : root.group("layers").members()) names.push_back("layers/" + layer);
     }
@@ -51,6 +54,9 @@ struct AnnDataFile::Impl {
     if (obs->num_rows() == 0)
       throw DataError("{} has zero cells; there is nothing to train on", root.where());
   }
+  [[nodiscard]] bool is_null(const std::string& matrix) const {  // X = None
+    return root.text_attribute("encoding-type", matrix).value_or("") == "null";
+  }
   [[nodiscard]] const Table& var_of(std::string_view matrix_name) const {
     return matrix_name == "raw/X" && raw_var ? *raw_var : *var;
   }
@@ -58,8 +64,31 @@ struct AnnDataFile::Impl {
   std::filesystem::path path;
   h5::Group root;
   std::optional<Table> obs, var, raw_var;
+  std::string raw_path;
   std::vector<std::string> names;
 };
+
+std::string_view name_of(MatrixLayout layout) {
+  return layout == MatrixLayout::kCsr ? "CSR" : layout == MatrixLayout::kCsc ? "CSC" : "dense";
+}
+
+std::string_view name_of(ColumnKind kind) {
+  switch (kind) {
+    case ColumnKind::kCategorical:
+      return "categorical";
+    case ColumnKind::kText:
+      return "text";
+    case ColumnKind::kInteger:
+      return "integer";
+    case ColumnKind::kFloat:
+      return "float";
+    case ColumnKind::kBoolean:
+      return "boolean";
+    case ColumnKind::kOther:
+      break;
+  }
+  return "other";
+}
 
 AnnDataFile::AnnDataFile(const std::filesystem::path& path) {
   const std::scoped_lock lock(h5::hdf5_mutex());
@@ -80,7 +109,8 @@ std::shared_ptr<const CountMatrix> AnnDataFile::open_matrix(std::string_view nam
     throw DataError("{}: has no matrix '{}'; {}it has: {}", impl_->path.string(), name,
                     nearest.empty() ? "" : "did you mean '" + nearest + "'? ", fmt::join(impl_->names, ", "));
   }
-  return data::open_matrix(impl_->root, std::string(name), num_cells(), impl_->var_of(name).num_rows());
+  const std::string path = name == "raw/X" ? impl_->raw_path : std::string(name);
+  return data::open_matrix(impl_->root, path, std::string(name), num_cells(), impl_->var_of(name).num_rows());
 }
 
 std::vector<std::string> AnnDataFile::var_columns(std::string_view matrix_name) const {
@@ -99,6 +129,10 @@ std::vector<std::string> AnnDataFile::obs_columns() const { return impl_->obs->c
 std::vector<std::string> AnnDataFile::obs_index() const {
   const std::scoped_lock lock(h5::hdf5_mutex());
   return impl_->obs->index();
+}
+ColumnKind AnnDataFile::obs_kind(std::string_view column) const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  return impl_->obs->kind(column);
 }
 CategoryColumn AnnDataFile::obs_categories(std::string_view column) const {
   const std::scoped_lock lock(h5::hdf5_mutex());

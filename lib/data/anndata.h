@@ -23,11 +23,17 @@ struct CellBlock {
 };
 
 enum class MatrixLayout { kCsr, kCsc, kDense };
+/// "CSR", "CSC" or "dense".
+std::string_view name_of(MatrixLayout layout);
 
-/// A table column as codes into distinct texts: categorical, string, boolean and integer columns. -1 =
-/// missing.
+/// What a table column holds; kOther: an encoding that cannot be read.
+enum class ColumnKind { kCategorical, kText, kInteger, kFloat, kBoolean, kOther };
+/// "categorical", "text", "integer", "float", "boolean" or "other".
+std::string_view name_of(ColumnKind kind);
+
+/// A table column as codes into distinct texts: categorical, text, boolean and integer columns.
 struct CategoryColumn {
-  std::vector<int32_t> codes;           // [rows]
+  std::vector<int32_t> codes;           // [rows] -1: missing
   std::vector<std::string> categories;  // distinct values, in file order for categoricals
 };
 
@@ -74,6 +80,7 @@ class AnnDataFile {
 
   [[nodiscard]] std::vector<std::string> obs_columns() const;
   [[nodiscard]] std::vector<std::string> obs_index() const;
+  [[nodiscard]] ColumnKind obs_kind(std::string_view column) const;
   /// Throws DataError for a missing column (with a suggestion) or a floating-point one.
   [[nodiscard]] CategoryColumn obs_categories(std::string_view column) const;
   /// A numeric or boolean obs column as double; missing = NaN.

@@ -39,17 +39,22 @@ class Handle {
 
 enum class NumberKind { kNone, kInteger, kFloat, kBoolean };
 
-/// A data set open for reading.
+/// A data set open for reading, or one field of a data set of records (a compound type).
 class Dataset {
  public:
-  Dataset(Handle handle, std::string where, uint64_t file_bytes);
-  [[nodiscard]] const std::string& where() const { return where_; }  // "file.h5ad: /X/data", for messages
+  /// Throws DataError: contents in other files, a filter that is missing, sizes that the file cannot hold.
+  static Dataset open(hid_t parent, const std::string& path, const std::string& where, uint64_t file_bytes);
+  [[nodiscard]] const std::string& where() const { return where_; }  // "file.h5ad:/X/data", for messages
   [[nodiscard]] const std::vector<uint64_t>& shape() const { return shape_; }
   [[nodiscard]] uint64_t num_elements() const;
   [[nodiscard]] NumberKind number_kind() const { return kind_; }
   [[nodiscard]] bool is_text() const { return is_text_; }
   /// "int32", "float64", "bool", "text", ...
   [[nodiscard]] std::string type_name() const;
+  /// Names of the fields of records; empty for other data sets.
+  [[nodiscard]] std::vector<std::string> field_names() const;
+  /// One field of the records, as a data set of its own.
+  [[nodiscard]] Dataset field(const std::string& name) const;
 
   /// Elements [first, first + count) of a 1-d data set, converted by HDF5 (values out of range are clipped).
   void read(uint64_t first, uint64_t count, int32_t* out) const;
@@ -65,10 +70,14 @@ class Dataset {
   [[nodiscard]] std::vector<double> read_doubles() const;
 
  private:
+  Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape, std::string field = {});
+  [[nodiscard]] Handle in_memory(hid_t type) const;  // the type, inside a record when this is a field
   void read_block(const std::vector<hsize_t>& start, const std::vector<hsize_t>& count, hid_t type,
                   void* out) const;
   Handle handle_;
+  Handle type_;  // of an element, or of the field
   std::string where_;
+  std::string field_;
   std::vector<uint64_t> shape_;
   NumberKind kind_ = NumberKind::kNone;
   bool is_text_ = false;
@@ -82,7 +91,7 @@ class Group {
   Group(Handle handle, std::string where, uint64_t file_bytes)
       : handle_(std::move(handle)), where_(std::move(where)), file_bytes_(file_bytes) {}
   [[nodiscard]] const std::string& where() const { return where_; }
-  /// Throws DataError for an external link or a link that leads nowhere.
+  /// Throws DataError for a link that leads to another file, nowhere or in a circle.
   [[nodiscard]] ObjectKind kind_of(const std::string& path) const;
   [[nodiscard]] bool has(const std::string& path) const { return kind_of(path) != ObjectKind::kMissing; }
   [[nodiscard]] Group group(const std::string& path) const;
@@ -92,7 +101,8 @@ class Group {
   /// Attribute of the group itself, or of member `path`; nullopt when absent or of another type.
   [[nodiscard]] std::optional<std::string> text_attribute(const std::string& name,
                                                           const std::string& path = ".") const;
-  [[nodiscard]] std::optional<std::vector<std::string>> text_list_attribute(const std::string& name) const;
+  [[nodiscard]] std::optional<std::vector<std::string>> text_list_attribute(
+      const std::string& name, const std::string& path = ".") const;
   [[nodiscard]] std::optional<std::vector<int64_t>> integer_list_attribute(const std::string& name) const;
 
  private:

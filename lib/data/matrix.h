@@ -11,9 +11,9 @@
 
 namespace scrna::data {
 
-/// Opens "X", "raw/X" or "layers/name" of `root` and checks that it is num_cells x num_genes. Throws
-/// DataError.
-std::shared_ptr<const CountMatrix> open_matrix(const h5::Group& root, const std::string& name,
-                                               int64_t num_cells, int64_t num_genes);
+/// Opens the matrix at `path` of `root`, known to users as `name`, and checks that it is num_cells x
+/// num_genes. Throws DataError.
+std::shared_ptr<const CountMatrix> open_matrix(const h5::Group& root, const std::string& path,
+                                               const std::string& name, int64_t num_cells, int64_t num_genes);
 
 }  // namespace scrna::data

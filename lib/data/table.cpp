@@ -12,19 +12,14 @@
 namespace scrna::data {
 namespace {
 
-// Codes of texts in order of first appearance.
-CategoryColumn factorise(const std::vector<std::string>& texts) {
-  CategoryColumn column;
-  std::unordered_map<std::string, int32_t> known;
-  for (const std::string& text : texts) {
-    const auto [entry, is_new] = known.emplace(text, static_cast<int32_t>(column.categories.size()));
-    if (is_new) column.categories.push_back(text);
-    column.codes.push_back(entry->second);
-  }
-  return column;
+// As Python's str() writes it, so that a category reads the same in both.
+std::string decimal(double value) {
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
+  return text;
 }
 
-std::vector<std::string> texts_of(const h5::Dataset& dataset) {
+std::vector<std::string> texts_of_values(const h5::Dataset& dataset) {
   if (dataset.is_text()) return dataset.read_text();
   std::vector<std::string> texts;
   switch (dataset.number_kind()) {
@@ -36,7 +31,7 @@ std::vector<std::string> texts_of(const h5::Dataset& dataset) {
       return texts;
     case h5::NumberKind::kFloat:
       for (const double value : dataset.read_doubles())
-        texts.push_back(std::isnan(value) ? "" : fmt::format("{}", value));
+        texts.push_back(std::isnan(value) ? "" : decimal(value));
       return texts;
     case h5::NumberKind::kNone:
       break;
@@ -46,154 +41,210 @@ std::vector<std::string> texts_of(const h5::Dataset& dataset) {
 
 std::string join(const std::string& a, const std::string& b) { return a + "/" + b; }
 
+std::vector<int32_t> checked_codes(const h5::Dataset& dataset, std::size_t num_categories) {
+  if (dataset.number_kind() != h5::NumberKind::kInteger)
+    throw DataError("{}: expected the integer codes of categories, got {}", dataset.where(),
+                    dataset.type_name());
+  std::vector<int32_t> codes;
+  for (const int64_t code : dataset.read_integers()) {
+    if (code < -1 || code >= static_cast<int64_t>(num_categories)) {
+      throw DataError("{}: code {} is outside -1..{} (there are {} categories); the column is damaged",
+                      dataset.where(), code, static_cast<int64_t>(num_categories) - 1, num_categories);
+    }
+    codes.push_back(static_cast<int32_t>(code));
+  }
+  return codes;
+}
+
 }  // namespace
 
-Table::Table(const h5::Group& root, const std::string& name)
-    : group_([&] {
-        if (root.kind_of(name) == h5::ObjectKind::kDataset) {
-          throw DataError(
-              "{}/{}: is a compound table, as anndata before 0.7 wrote it; open and save the file once with "
-              "a current "
-              "anndata: anndata.read_h5ad(path).write_h5ad(new_path)",
-              root.where(), name);
-        }
-        if (!root.has(name))
-          throw DataError("{} has no '{}' table; expected AnnData .h5ad", root.where(), name);
-        return root.group(name);
-      }()) {
-  index_name_ = group_.text_attribute("_index").value_or("");
-  if (index_name_.empty() || !group_.has(index_name_)) {
-    index_name_ = group_.has("_index") ? "_index" : group_.has("index") ? "index" : "";
+Table::Table(const h5::Group& root, const std::string& path) : where_(root.where() + "/" + path) {
+  switch (root.kind_of(path)) {
+    case h5::ObjectKind::kGroup:
+      group_ = root.group(path);
+      list_group();
+      break;
+    case h5::ObjectKind::kDataset:
+      records_ = root.dataset(path);
+      if (root.kind_of("uns") == h5::ObjectKind::kGroup) uns_ = root.group("uns");
+      list_records();
+      break;
+    case h5::ObjectKind::kMissing:
+      throw DataError("{} has no table '{}'; is it an AnnData .h5ad file?", root.where(), path);
   }
-  if (index_name_.empty()) throw DataError("{}: has no index column; expected AnnData .h5ad", group_.where());
-  if (const auto order = group_.text_list_attribute("column-order")) {
+}
+
+void Table::list_group() {
+  index_name_ = group_->text_attribute("_index").value_or("");
+  if (index_name_.empty() || !group_->has(index_name_)) {
+    index_name_ = group_->has("_index") ? "_index" : group_->has("index") ? "index" : "";
+  }
+  if (index_name_.empty()) throw DataError("{}: has no index column; is it an AnnData .h5ad file?", where_);
+  if (const auto order = group_->text_list_attribute("column-order")) {
     for (const std::string& column : *order) {
-      if (group_.has(column)) columns_.push_back(column);
+      if (group_->has(column)) columns_.push_back(column);
     }
   } else {
-    for (const std::string& column : group_.members()) {
+    for (const std::string& column : group_->members()) {
       if (column != index_name_ && column != "__categories") columns_.push_back(column);
     }
   }
-  const bool is_group = group_.kind_of(index_name_) == h5::ObjectKind::kGroup;
-  const std::string lengths =
-      !is_group ? index_name_
-                : join(index_name_, group_.has(join(index_name_, "codes")) ? "codes" : "values");
-  const h5::Dataset dataset = group_.dataset(lengths);
-  if (dataset.shape().size() != 1) throw DataError("{}: expected a list", dataset.where());
-  num_rows_ = static_cast<int64_t>(dataset.shape()[0]);
+  const Column index = open(index_name_);
+  if (index.values.shape().size() != 1) throw DataError("{}: expected a list", index.values.where());
+  num_rows_ = static_cast<int64_t>(index.values.shape()[0]);
 }
 
-std::string Table::member(std::string_view column) const {
+void Table::list_records() {
+  columns_ = records_->field_names();
+  if (columns_.empty() || records_->shape().size() != 1) {
+    throw DataError("{}: expected a table (a group of columns, or records), got {}", where_,
+                    records_->type_name());
+  }
+  index_name_ = columns_.front();
+  columns_.erase(columns_.begin());
+  num_rows_ = static_cast<int64_t>(records_->shape()[0]);
+}
+
+std::string Table::known(std::string_view column) const {
   if (std::find(columns_.begin(), columns_.end(), column) == columns_.end()) {
     const std::string nearest = nearest_name(column, columns_);
-    throw DataError("{}: has no column '{}'; {}{}", group_.where(), column,
+    throw DataError("{}: has no column '{}'; {}{}", where_, column,
                     nearest.empty() ? "" : "did you mean '" + nearest + "'? ",
                     columns_.empty() ? "it has none" : fmt::format("columns: {}", fmt::join(columns_, ", ")));
   }
   return std::string(column);
 }
 
-std::vector<std::string> Table::index() const {
-  if (group_.kind_of(index_name_) == h5::ObjectKind::kDataset) return texts_of(group_.dataset(index_name_));
-  if (group_.has(join(index_name_, "values"))) return texts_of(group_.dataset(join(index_name_, "values")));
-  throw DataError("{}/{}: this kind of index is not supported", group_.where(), index_name_);
+Table::Column Table::open(const std::string& name) const {
+  if (records_) return open_record_field(name);
+  if (group_->kind_of(name) == h5::ObjectKind::kDataset) {
+    Column column{group_->dataset(name), {}, {}};
+    const std::string legacy = join("__categories", name);  // 0.7: codes here, their meaning there
+    if (group_->has(legacy)) column.categories = group_->dataset(legacy);
+    return column;
+  }
+  if (group_->has(join(name, "codes")))
+    return {group_->dataset(join(name, "codes")), group_->dataset(join(name, "categories")), {}};
+  if (group_->has(join(name, "values")) && group_->has(join(name, "mask")))
+    return {group_->dataset(join(name, "values")), {}, group_->dataset(join(name, "mask"))};
+  throw DataError("{}/{}: the encoding '{}' is not supported for a column", where_, name,
+                  group_->text_attribute("encoding-type", name).value_or("unknown"));
 }
 
-CategoryColumn Table::categories(std::string_view column) const {
-  const std::string name = member(column);
+// Before 0.7 the categories of obs and var columns lay in uns under one name; they belong to this table if
+// its codes fit them, which is also how the anndata package decides.
+Table::Column Table::open_record_field(const std::string& name) const {
+  Column column{records_->field(name), {}, {}};
+  const std::string path = name + "_categories";
+  if (column.values.number_kind() != h5::NumberKind::kInteger || !uns_ ||
+      uns_->kind_of(path) != h5::ObjectKind::kDataset)
+    return column;
+  h5::Dataset categories = uns_->dataset(path);
+  const std::vector<int64_t> codes = column.values.read_integers();
+  const auto num_categories = static_cast<int64_t>(categories.num_elements());
+  if (std::all_of(codes.begin(), codes.end(), [&](int64_t code) { return code < num_categories; }))
+    column.categories = std::move(categories);
+  return column;
+}
+
+void Table::check_length(const h5::Dataset& values) const {
+  if (values.shape().size() != 1 || static_cast<int64_t>(values.shape()[0]) != num_rows_) {
+    throw DataError("{}: expected one value for each of the table's {} rows, got {} values", values.where(),
+                    num_rows_, values.num_elements());
+  }
+}
+
+std::vector<bool> Table::missing(const Column& column) const {
+  std::vector<bool> result(static_cast<std::size_t>(num_rows_), false);
+  if (!column.mask) return result;
+  check_length(*column.mask);
+  const std::vector<int64_t> mask = column.mask->read_integers();
+  for (std::size_t row = 0; row < result.size(); ++row) result[row] = mask[row] != 0;
+  return result;
+}
+
+std::vector<std::string> Table::texts_of(const Column& column) const {
+  check_length(column.values);
+  std::vector<std::string> texts;
+  if (column.categories) {
+    const std::vector<std::string> categories = texts_of_values(*column.categories);
+    for (const int32_t code : checked_codes(column.values, categories.size()))
+      texts.push_back(code < 0 ? "" : categories[static_cast<std::size_t>(code)]);
+    return texts;
+  }
+  texts = texts_of_values(column.values);
+  const std::vector<bool> is_missing = missing(column);
+  for (std::size_t row = 0; row < texts.size(); ++row) {
+    if (is_missing[row]) texts[row].clear();
+  }
+  return texts;
+}
+
+std::vector<std::string> Table::index() const { return texts_of(open(index_name_)); }
+
+std::vector<std::string> Table::texts(std::string_view column) const { return texts_of(open(known(column))); }
+
+ColumnKind Table::kind(std::string_view column) const {
+  try {
+    const Column opened = open(known(column));
+    if (opened.categories) return ColumnKind::kCategorical;
+    if (opened.values.is_text()) return ColumnKind::kText;
+    switch (opened.values.number_kind()) {
+      case h5::NumberKind::kInteger:
+        return ColumnKind::kInteger;
+      case h5::NumberKind::kFloat:
+        return ColumnKind::kFloat;
+      case h5::NumberKind::kBoolean:
+        return ColumnKind::kBoolean;
+      case h5::NumberKind::kNone:
+        break;
+    }
+  } catch (const DataError&) {  // a column that cannot be read has no kind; reading it says why
+  }
+  return ColumnKind::kOther;
+}
+
+CategoryColumn Table::categories(std::string_view name) const {
+  const Column column = open(known(name));
+  check_length(column.values);
   CategoryColumn result;
-  if (group_.kind_of(name) == h5::ObjectKind::kDataset) {
-    const h5::Dataset dataset = group_.dataset(name);
-    const std::string legacy = join("__categories", name);  // anndata 0.7: codes here, texts in __categories
-    if (!group_.has(legacy)) {
-      if (dataset.number_kind() == h5::NumberKind::kFloat) {
-        throw DataError("{}: is {}; expected a column of categories, texts, integers or booleans",
-                        dataset.where(), dataset.type_name());
-      }
-      result = factorise(texts_of(dataset));
-    } else {
-      result.categories = texts_of(group_.dataset(legacy));
-      for (const int64_t code : dataset.read_integers()) result.codes.push_back(static_cast<int32_t>(code));
-    }
-  } else if (group_.has(join(name, "codes"))) {
-    const h5::Dataset codes = group_.dataset(join(name, "codes"));
-    if (codes.number_kind() != h5::NumberKind::kInteger)
-      throw DataError("{}: expected integers, got {}", codes.where(), codes.type_name());
-    result.categories = texts_of(group_.dataset(join(name, "categories")));
-    for (const int64_t code : codes.read_integers()) {
-      if (code < -1 || code >= static_cast<int64_t>(result.categories.size())) {
-        throw DataError("{}: code {} is outside -1..{}; the column is damaged", codes.where(), code,
-                        static_cast<int64_t>(result.categories.size()) - 1);
-      }
-      result.codes.push_back(static_cast<int32_t>(code));
-    }
-  } else if (group_.has(join(name, "values")) && group_.has(join(name, "mask"))) {
-    const h5::Dataset values = group_.dataset(join(name, "values"));
-    if (values.number_kind() == h5::NumberKind::kFloat)
-      throw DataError("{}: is {}; expected categories, texts, integers or booleans", values.where(),
-                      values.type_name());
-    std::vector<std::string> texts = texts_of(values);
-    const std::vector<int64_t> mask = group_.dataset(join(name, "mask")).read_integers();
-    if (mask.size() != texts.size()) throw DataError("{}: mask and values differ in length", values.where());
-    std::unordered_map<std::string, int32_t> known;
-    for (std::size_t row = 0; row < texts.size(); ++row) {
-      if (mask[row] != 0) {
-        result.codes.push_back(-1);
-        continue;
-      }
-      const auto [entry, is_new] = known.emplace(texts[row], static_cast<int32_t>(result.categories.size()));
-      if (is_new) result.categories.push_back(texts[row]);
-      result.codes.push_back(entry->second);
-    }
-  } else {
-    throw DataError("{}/{}: encoding '{}' is not supported for a column", group_.where(), name,
-                    group_.text_attribute("encoding-type", name).value_or("unknown"));
+  if (column.categories) {
+    result.categories = texts_of_values(*column.categories);
+    result.codes = checked_codes(column.values, result.categories.size());
+    return result;
   }
-  if (static_cast<int64_t>(result.codes.size()) != num_rows_) {
-    throw DataError("{}/{}: has {} rows, but the table has {}", group_.where(), name, result.codes.size(),
-                    num_rows_);
+  if (column.values.number_kind() == h5::NumberKind::kFloat) {
+    throw DataError("{}: is {}; expected a column of categories, texts, integers or booleans",
+                    column.values.where(), column.values.type_name());
   }
-  for (const int32_t code : result.codes) {
-    if (code < -1 || code >= static_cast<int32_t>(result.categories.size())) {
-      throw DataError("{}/{}: code {} is outside -1..{}; the column is damaged", group_.where(), name, code,
-                      static_cast<int64_t>(result.categories.size()) - 1);
+  const std::vector<std::string> texts = texts_of_values(column.values);
+  const std::vector<bool> is_missing = missing(column);
+  std::unordered_map<std::string, int32_t> known_texts;  // codes in order of first appearance
+  for (std::size_t row = 0; row < texts.size(); ++row) {
+    if (is_missing[row]) {
+      result.codes.push_back(-1);
+      continue;
     }
+    const auto [entry, is_new] =
+        known_texts.emplace(texts[row], static_cast<int32_t>(result.categories.size()));
+    if (is_new) result.categories.push_back(texts[row]);
+    result.codes.push_back(entry->second);
   }
   return result;
 }
 
-std::vector<std::string> Table::texts(std::string_view column) const {
-  const std::string name = member(column);
-  if (group_.kind_of(name) == h5::ObjectKind::kDataset && !group_.has(join("__categories", name)))
-    return texts_of(group_.dataset(name));
-  const CategoryColumn coded = categories(column);
-  std::vector<std::string> result;
-  result.reserve(coded.codes.size());
-  for (const int32_t code : coded.codes)
-    result.push_back(code < 0 ? "" : coded.categories[static_cast<std::size_t>(code)]);
-  return result;
-}
-
-std::vector<double> Table::numbers(std::string_view column) const {
-  const std::string name = member(column);
-  const bool is_nullable = group_.kind_of(name) == h5::ObjectKind::kGroup && group_.has(join(name, "mask"));
-  if (group_.kind_of(name) == h5::ObjectKind::kGroup && !is_nullable)
-    throw DataError("{}/{}: expected a column of numbers", group_.where(), name);
-  const h5::Dataset dataset = group_.dataset(is_nullable ? join(name, "values") : name);
-  if (dataset.number_kind() == h5::NumberKind::kNone)
-    throw DataError("{}: expected numbers, got {}", dataset.where(), dataset.type_name());
-  std::vector<double> values = dataset.read_doubles();
-  if (is_nullable) {
-    const std::vector<int64_t> mask = group_.dataset(join(name, "mask")).read_integers();
-    if (mask.size() != values.size())
-      throw DataError("{}: mask and values differ in length", dataset.where());
-    for (std::size_t row = 0; row < values.size(); ++row) {
-      if (mask[row] != 0) values[row] = std::numeric_limits<double>::quiet_NaN();
-    }
+std::vector<double> Table::numbers(std::string_view name) const {
+  const Column column = open(known(name));
+  if (column.categories || column.values.number_kind() == h5::NumberKind::kNone) {
+    throw DataError("{}: expected a column of numbers, got {}", column.values.where(),
+                    column.categories ? "categories" : column.values.type_name());
   }
-  if (static_cast<int64_t>(values.size()) != num_rows_)
-    throw DataError("{}: has {} rows, but the table has {}", dataset.where(), values.size(), num_rows_);
+  check_length(column.values);
+  std::vector<double> values = column.values.read_doubles();
+  const std::vector<bool> is_missing = missing(column);
+  for (std::size_t row = 0; row < values.size(); ++row) {
+    if (is_missing[row]) values[row] = std::numeric_limits<double>::quiet_NaN();
+  }
   return values;
 }
 

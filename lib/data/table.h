@@ -1,7 +1,10 @@
-// The obs and var tables of an .h5ad file: a group with an index and columns (AnnData 0.7 and later).
+// The obs and var tables of an .h5ad file: a group with an index and columns (AnnData 0.7 and later), or a
+// data set of records whose first field is the index (before 0.7). Whatever the encoding, a column comes down
+// to values, perhaps with categories that the values are codes of, perhaps with a mask of missing values.
 // Internal to lib/data.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,8 +16,8 @@ namespace scrna::data {
 
 class Table {
  public:
-  /// `name`: "obs", "var" or "raw/var". Throws DataError when it is missing or in an unsupported encoding.
-  Table(const h5::Group& root, const std::string& name);
+  /// `path`: "obs", "var", "raw/var" or "raw.var". Throws DataError when it is missing or not a table.
+  Table(const h5::Group& root, const std::string& path);
   [[nodiscard]] int64_t num_rows() const { return num_rows_; }
   /// Without the index, in the writer's order.
   [[nodiscard]] const std::vector<std::string>& columns() const { return columns_; }
@@ -23,10 +26,27 @@ class Table {
   [[nodiscard]] std::vector<std::string> texts(std::string_view column) const;
   [[nodiscard]] CategoryColumn categories(std::string_view column) const;
   [[nodiscard]] std::vector<double> numbers(std::string_view column) const;
+  [[nodiscard]] ColumnKind kind(std::string_view column) const;
 
  private:
-  [[nodiscard]] std::string member(std::string_view column) const;  // throws for an unknown column
-  h5::Group group_;
+  struct Column {
+    h5::Dataset values;                     // or codes
+    std::optional<h5::Dataset> categories;  // what the codes stand for
+    std::optional<h5::Dataset> mask;        // not 0: missing
+  };
+  void list_group();
+  void list_records();
+  [[nodiscard]] std::string known(std::string_view column) const;  // throws for an unknown column
+  [[nodiscard]] Column open(const std::string& name) const;
+  [[nodiscard]] Column open_record_field(const std::string& name) const;
+  [[nodiscard]] std::vector<bool> missing(const Column& column) const;
+  [[nodiscard]] std::vector<std::string> texts_of(const Column& column) const;
+  void check_length(const h5::Dataset& values) const;
+
+  std::string where_;
+  std::optional<h5::Group> group_;      // since 0.7
+  std::optional<h5::Dataset> records_;  // before
+  std::optional<h5::Group> uns_;        // holds the categories of records
   std::string index_name_;
   std::vector<std::string> columns_;
   int64_t num_rows_ = 0;

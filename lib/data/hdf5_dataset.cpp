@@ -1,0 +1,273 @@
+// Data sets: what they declare is compared with the size of the file when they are opened, all reads go
+// through one function, and the chunk cache holds a whole band of chunks, so that neighbouring blocks of rows
+// decompress each chunk once (HDF5's default of 1 MB decompresses a larger chunk again for every block read
+// from it).
+#include <algorithm>
+#include <array>
+
+#include "lib/core/error.h"
+#include "lib/data/hdf5.h"
+#include "lib/data/hdf5_detail.h"
+
+namespace scrna::data::h5 {
+namespace {
+
+using detail::checked;
+
+constexpr uint64_t kDefaultCacheBytes = uint64_t{1} << 20;
+constexpr uint64_t kMaxCacheBytes = uint64_t{128} << 20;
+constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
+
+std::string filter_problem(hid_t properties) {
+  const int count = H5Pget_nfilters(properties);
+  for (int i = 0; i < count; ++i) {
+    unsigned flags = 0;
+    std::size_t num_values = 0;
+    std::array<char, 64> name{};
+    const H5Z_filter_t filter = H5Pget_filter2(properties, static_cast<unsigned>(i), &flags, &num_values,
+                                               nullptr, name.size(), name.data(), nullptr);
+    if (H5Zfilter_avail(filter) > 0) continue;
+    return fmt::format(
+        "is compressed with filter {} ({}), which this machine's HDF5 lacks; install its plugin (on Debian: "
+        "hdf5-filter-plugin) or rewrite the file with gzip: adata.write_h5ad(path, compression='gzip')",
+        static_cast<int>(filter), name[0] != '\0' ? name.data() : "unnamed");
+  }
+  return {};
+}
+
+std::vector<uint64_t> shape_of(hid_t dataset, const std::string& where) {
+  const Handle space = checked(H5Dget_space(dataset), where);
+  std::vector<hsize_t> extent(static_cast<std::size_t>(std::max(H5Sget_simple_extent_ndims(space.get()), 0)));
+  H5Sget_simple_extent_dims(space.get(), extent.data(), nullptr);
+  return {extent.begin(), extent.end()};
+}
+
+// Throws when the contents lie elsewhere, need a missing filter, or are declared larger than the file can
+// hold.
+void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>& shape,
+                   uint64_t element_bytes, uint64_t file_bytes, const std::string& where) {
+  if (H5Pget_layout(properties) == H5D_VIRTUAL || H5Pget_external_count(properties) > 0) {
+    throw DataError(
+        "{}: its contents lie in other files (virtual or external storage), which is refused; copy the data "
+        "into one file",
+        where);
+  }
+  if (const std::string problem = filter_problem(properties); !problem.empty())
+    throw DataError("{}: {}", where, problem);
+  uint64_t bytes = element_bytes;
+  for (const uint64_t size : shape) {
+    if (__builtin_mul_overflow(bytes, size, &bytes))
+      throw DataError("{}: declares more bytes than fit 64 bits; the file is damaged", where);
+  }
+  if (detail::exceeds_file(bytes, file_bytes)) {
+    throw DataError("{}: declares {} bytes, but the whole file has {}; the file is damaged", where, bytes,
+                    file_bytes);
+  }
+  if (H5Pget_layout(properties) == H5D_CONTIGUOUS && H5Dget_storage_size(dataset) > file_bytes) {
+    throw DataError(
+        "{}: declares {} bytes of contiguous storage, but the whole file has {}; is it truncated?", where,
+        bytes, file_bytes);
+  }
+}
+
+// Bytes of one band of chunks, all columns; 0 when not chunked. Throws for chunks that memory cannot take.
+uint64_t band_bytes(hid_t properties, const std::vector<uint64_t>& shape, uint64_t element_bytes,
+                    uint64_t file_bytes, const std::string& where) {
+  if (H5Pget_layout(properties) != H5D_CHUNKED || shape.empty()) return 0;
+  std::vector<hsize_t> chunk(shape.size(), 1);
+  H5Pget_chunk(properties, static_cast<int>(chunk.size()), chunk.data());
+  uint64_t bytes = element_bytes;
+  for (const hsize_t size : chunk) {
+    if (size == 0 || __builtin_mul_overflow(bytes, size, &bytes)) bytes = kMaxChunkBytes + 1;
+  }
+  if (bytes > kMaxChunkBytes || detail::exceeds_file(bytes, file_bytes)) {
+    throw DataError("{}: is stored in chunks of {} MB, too large to take into memory; rewrite the file",
+                    where, bytes >> 20);
+  }
+  uint64_t band = bytes;
+  for (std::size_t i = 1; i < shape.size(); ++i) {
+    if (__builtin_mul_overflow(band, (shape[i] + chunk[i] - 1) / chunk[i], &band)) return bytes;
+  }
+  return band <= kMaxCacheBytes ? band : bytes;
+}
+
+}  // namespace
+
+Dataset Dataset::open(hid_t parent, const std::string& path, const std::string& where, uint64_t file_bytes) {
+  const auto open_with = [&](hid_t access) { return checked(H5Dopen2(parent, path.c_str(), access), where); };
+  const Handle access(H5Pcreate(H5P_DATASET_ACCESS));
+  detail::stay_inside_file(access.get());
+  Handle dataset = open_with(access.get());
+  Handle type = checked(H5Dget_type(dataset.get()), where);
+  const std::vector<uint64_t> shape = shape_of(dataset.get(), where);
+  const Handle properties = checked(H5Dget_create_plist(dataset.get()), where);
+  check_storage(dataset.get(), properties.get(), shape, H5Tget_size(type.get()), file_bytes, where);
+  const uint64_t band = band_bytes(properties.get(), shape, H5Tget_size(type.get()), file_bytes, where);
+  if (band > kDefaultCacheBytes) {  // the cache of an open data set cannot change
+    dataset = Handle();
+    constexpr std::size_t kSlots = 12421;  // a prime, above the number of chunks of any band
+    H5Pset_chunk_cache(access.get(), kSlots, std::min(band, kMaxCacheBytes), 1.0);
+    dataset = open_with(access.get());
+  }
+  return {std::move(dataset), std::move(type), where, shape};
+}
+
+Dataset::Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape,
+                 std::string field)
+    : handle_(std::move(handle)),
+      type_(std::move(type)),
+      where_(std::move(where)),
+      field_(std::move(field)),
+      shape_(std::move(shape)) {
+  switch (H5Tget_class(type_.get())) {
+    case H5T_INTEGER:
+      kind_ = NumberKind::kInteger;
+      break;
+    case H5T_FLOAT:
+      kind_ = NumberKind::kFloat;
+      break;
+    case H5T_ENUM:  // as h5py writes numpy.bool_; other enumerations are not supported
+      if (H5Tget_size(type_.get()) == 1 && H5Tget_nmembers(type_.get()) == 2) kind_ = NumberKind::kBoolean;
+      break;
+    case H5T_STRING:
+      is_text_ = true;
+      break;
+    default:
+      break;
+  }
+}
+
+uint64_t Dataset::num_elements() const {
+  uint64_t count = 1;
+  for (const uint64_t size : shape_) count *= size;
+  return count;
+}
+
+std::string Dataset::type_name() const {
+  const std::scoped_lock lock(hdf5_mutex());
+  if (is_text_) return "text";
+  const std::size_t bits = 8 * H5Tget_size(type_.get());
+  switch (kind_) {
+    case NumberKind::kInteger:
+      return fmt::format("{}int{}", H5Tget_sign(type_.get()) == H5T_SGN_NONE ? "u" : "", bits);
+    case NumberKind::kFloat:
+      return fmt::format("float{}", bits);
+    case NumberKind::kBoolean:
+      return "bool";
+    case NumberKind::kNone:
+      break;
+  }
+  return H5Tget_class(type_.get()) == H5T_ENUM       ? "an enumeration"
+         : H5Tget_class(type_.get()) == H5T_COMPOUND ? "a compound type"
+                                                     : "a type that is not supported";
+}
+
+std::vector<std::string> Dataset::field_names() const {
+  const std::scoped_lock lock(hdf5_mutex());
+  std::vector<std::string> names;
+  if (H5Tget_class(type_.get()) != H5T_COMPOUND) return names;
+  for (int i = 0; i < H5Tget_nmembers(type_.get()); ++i) {
+    char* name = H5Tget_member_name(type_.get(), static_cast<unsigned>(i));
+    names.emplace_back(name != nullptr ? name : "");
+    H5free_memory(name);
+  }
+  return names;
+}
+
+Dataset Dataset::field(const std::string& name) const {
+  const std::scoped_lock lock(hdf5_mutex());
+  const int index = H5Tget_member_index(type_.get(), name.c_str());
+  if (index < 0) throw DataError("{}: has no field '{}'", where_, name);
+  Handle type = checked(H5Tget_member_type(type_.get(), static_cast<unsigned>(index)), where_);
+  H5Iinc_ref(handle_.get());
+  return {Handle(handle_.get()), std::move(type), where_ + "[" + name + "]", shape_, name};
+}
+
+Handle Dataset::in_memory(hid_t type) const {
+  if (field_.empty()) return checked(H5Tcopy(type), where_);
+  Handle compound = checked(H5Tcreate(H5T_COMPOUND, H5Tget_size(type)), where_);
+  H5Tinsert(compound.get(), field_.c_str(), 0, type);
+  return compound;
+}
+
+void Dataset::read_block(const std::vector<hsize_t>& start, const std::vector<hsize_t>& count, hid_t type,
+                         void* out) const {
+  const std::scoped_lock lock(hdf5_mutex());
+  detail::silence();
+  SCRNA_CHECK(start.size() == shape_.size(), "{}: {} dimensions", where_, shape_.size());
+  for (std::size_t i = 0; i < start.size(); ++i)
+    SCRNA_CHECK(start[i] + count[i] <= shape_[i], "{}: outside the data set", where_);
+  if (kind_ == NumberKind::kNone) throw DataError("{}: expected numbers, got {}", where_, type_name());
+  std::size_t total = 1;
+  for (const hsize_t size : count) total *= size;
+  if (total == 0) return;
+  const Handle file_space = checked(H5Dget_space(handle_.get()), where_);
+  const Handle memory_space =
+      checked(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), where_);
+  H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr);
+  const auto read_as = [&](hid_t element, void* into) {
+    if (H5Dread(handle_.get(), in_memory(element).get(), memory_space.get(), file_space.get(), H5P_DEFAULT,
+                into) < 0) {
+      throw DataError("{}: cannot be read (damaged or truncated file?): {}", where_, hdf5_reason());
+    }
+  };
+  if (kind_ != NumberKind::kBoolean) {
+    read_as(type, out);
+    return;
+  }
+  // HDF5 converts an enumeration only to itself, one byte here.
+  std::vector<int8_t> flags(total);
+  read_as(type_.get(), flags.data());
+  const auto convert = [&](auto* numbers) { std::copy(flags.begin(), flags.end(), numbers); };
+  if (type == H5T_NATIVE_FLOAT) convert(static_cast<float*>(out));
+  if (type == H5T_NATIVE_DOUBLE) convert(static_cast<double*>(out));
+  if (type == H5T_NATIVE_INT32) convert(static_cast<int32_t*>(out));
+  if (type == H5T_NATIVE_INT64) convert(static_cast<int64_t*>(out));
+}
+
+void Dataset::read(uint64_t first, uint64_t count, int32_t* out) const {
+  read_block({first}, {count}, H5T_NATIVE_INT32, out);
+}
+void Dataset::read(uint64_t first, uint64_t count, int64_t* out) const {
+  read_block({first}, {count}, H5T_NATIVE_INT64, out);
+}
+void Dataset::read(uint64_t first, uint64_t count, float* out) const {
+  read_block({first}, {count}, H5T_NATIVE_FLOAT, out);
+}
+void Dataset::read(uint64_t first, uint64_t count, double* out) const {
+  read_block({first}, {count}, H5T_NATIVE_DOUBLE, out);
+}
+void Dataset::read_rows(uint64_t first, uint64_t count, float* out) const {
+  SCRNA_CHECK(shape_.size() == 2, "{}", where_);
+  read_block({first, 0}, {count, shape_[1]}, H5T_NATIVE_FLOAT, out);
+}
+
+std::vector<std::string> Dataset::read_text() const {
+  const std::scoped_lock lock(hdf5_mutex());
+  detail::silence();
+  if (!is_text_ || shape_.size() != 1)
+    throw DataError("{}: expected a list of texts, got {} of {} dimensions", where_, type_name(),
+                    shape_.size());
+  if (shape_[0] == 0) return {};
+  const Handle space = checked(H5Dget_space(handle_.get()), where_);
+  return detail::read_text_elements(type_.get(), shape_[0], space.get(), [&](hid_t memory_type, void* out) {
+    if (H5Dread(handle_.get(), in_memory(memory_type).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, out) < 0)
+      throw DataError("{}: cannot be read (damaged or truncated file?): {}", where_, hdf5_reason());
+  });
+}
+
+std::vector<int64_t> Dataset::read_integers() const {
+  if (shape_.size() != 1) throw DataError("{}: expected a list, got {} dimensions", where_, shape_.size());
+  std::vector<int64_t> values(shape_[0]);
+  read(0, shape_[0], values.data());
+  return values;
+}
+
+std::vector<double> Dataset::read_doubles() const {
+  if (shape_.size() != 1) throw DataError("{}: expected a list, got {} dimensions", where_, shape_.size());
+  std::vector<double> values(shape_[0]);
+  read(0, shape_[0], values.data());
+  return values;
+}
+
+}  // namespace scrna::data::h5
