@@ -53,13 +53,13 @@ class TableWriter {
  private:
   Appender begin_column(const ColumnSpec& column, int gzip_level) const {
     switch (column.kind) {
-      case ColumnKind::kText:
+      case ColumnType::kText:
         return {group_, column.name, ElementType::kText, gzip_level};
-      case ColumnKind::kInteger:
+      case ColumnType::kInteger:
         return {group_, column.name, ElementType::kInt64, gzip_level};
-      case ColumnKind::kNumber:
+      case ColumnType::kNumber:
         return {group_, column.name, ElementType::kFloat64, gzip_level};
-      case ColumnKind::kCategory:
+      case ColumnType::kCategory:
         break;
     }
     const Handle group = h5::create_group(group_, column.name);
@@ -73,10 +73,10 @@ class TableWriter {
   template <class T>
   void append_values(std::size_t column, const std::vector<T>& values) {
     const ColumnSpec& spec = columns_[column];
-    constexpr ColumnKind kKind = std::is_same_v<T, std::string> ? ColumnKind::kText
-                                 : std::is_same_v<T, int32_t>   ? ColumnKind::kCategory
-                                 : std::is_same_v<T, int64_t>   ? ColumnKind::kInteger
-                                                                : ColumnKind::kNumber;
+    constexpr ColumnType kKind = std::is_same_v<T, std::string> ? ColumnType::kText
+                                 : std::is_same_v<T, int32_t>   ? ColumnType::kCategory
+                                 : std::is_same_v<T, int64_t>   ? ColumnType::kInteger
+                                                                : ColumnType::kNumber;
     SCRNA_CHECK(spec.kind == kKind, "column {}: values of another kind than declared", spec.name);
     if constexpr (std::is_same_v<T, int32_t>) {
       for (const int32_t code : values) {

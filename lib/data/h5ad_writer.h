@@ -14,11 +14,11 @@
 
 namespace scrna::data {
 
-enum class ColumnKind { kText, kCategory, kInteger, kNumber };
+enum class ColumnType { kText, kCategory, kInteger, kNumber };
 
 struct ColumnSpec {
   std::string name;
-  ColumnKind kind = ColumnKind::kText;
+  ColumnType kind = ColumnType::kText;
   std::vector<std::string> categories;  // of a kCategory column; at most 2^31 - 1
 };
 

@@ -71,8 +71,8 @@ void write_genes(H5adWriter& writer, const SynthesizeOptions& options, const Cel
   std::vector<int32_t> codes = model.gene_programs();
   std::replace(codes.begin(), codes.end(), static_cast<int32_t>(options.programs), -1);
   const bool by_id = options.gene_ids == GeneIdStyle::kEnsembl;
-  writer.write_var({{.name = by_id ? "gene_symbol" : "gene_id", .kind = ColumnKind::kText, .categories = {}},
-                    {.name = "program", .kind = ColumnKind::kCategory, .categories = std::move(programs)}},
+  writer.write_var({{.name = by_id ? "gene_symbol" : "gene_id", .kind = ColumnType::kText, .categories = {}},
+                    {.name = "program", .kind = ColumnType::kCategory, .categories = std::move(programs)}},
                    {.index = by_id ? ids : symbols, .columns = {by_id ? symbols : ids, std::move(codes)}});
 }
 
@@ -117,11 +117,11 @@ SynthesizeReport synthesize(const SynthesizeOptions& options, const std::filesys
     H5adWriter writer(
         path,
         {{.name = "cell_type",
-          .kind = ColumnKind::kCategory,
+          .kind = ColumnType::kCategory,
           .categories = numbered("type", options.cell_types)},
-         {.name = "donor", .kind = ColumnKind::kCategory, .categories = numbered("donor", options.donors)},
-         {.name = "total_counts", .kind = ColumnKind::kInteger, .categories = {}},
-         {.name = "n_genes", .kind = ColumnKind::kInteger, .categories = {}}},
+         {.name = "donor", .kind = ColumnType::kCategory, .categories = numbered("donor", options.donors)},
+         {.name = "total_counts", .kind = ColumnType::kInteger, .categories = {}},
+         {.name = "n_genes", .kind = ColumnType::kInteger, .categories = {}}},
         static_cast<int>(options.gzip_level));
     write_genes(writer, options, model);
     write_provenance(writer, options);
