@@ -4,6 +4,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdio>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -55,6 +56,17 @@ void write(Level level, std::string_view message) {
   }
   if (all.file) {
     all.file->log(native(level), message);
+    all.file->flush();
+  }
+}
+
+void write_failure(std::string_view message) {
+  Sinks& all = sinks();
+  const std::scoped_lock lock(all.mutex);
+  if (all.before_console_line != nullptr) all.before_console_line();
+  fmt::print(stderr, "scrna-train: error: {}\n", message);
+  if (all.file) {
+    all.file->log(spdlog::level::err, message);
     all.file->flush();
   }
 }

@@ -13,6 +13,8 @@ namespace scrna::log {
 enum class Level { kDebug, kInfo, kWarning, kError };
 
 void write(Level level, std::string_view message);
+/// The last words of a run that failed: `scrna-train: error: <message>` on stderr, without time, and an error in log.txt.
+void write_failure(std::string_view message);
 /// Least severe level that reaches stderr. log.txt always gets everything from kDebug up.
 void set_console_level(Level level);
 /// Also writes every line to `path` (appending) until close_file().
@@ -25,5 +27,6 @@ template <class... Args> void debug(fmt::format_string<Args...> format, Args&&..
 template <class... Args> void info(fmt::format_string<Args...> format, Args&&... args) { write(Level::kInfo, fmt::format(format, std::forward<Args>(args)...)); }
 template <class... Args> void warning(fmt::format_string<Args...> format, Args&&... args) { write(Level::kWarning, fmt::format(format, std::forward<Args>(args)...)); }
 template <class... Args> void error(fmt::format_string<Args...> format, Args&&... args) { write(Level::kError, fmt::format(format, std::forward<Args>(args)...)); }
+template <class... Args> void failure(fmt::format_string<Args...> format, Args&&... args) { write_failure(fmt::format(format, std::forward<Args>(args)...)); }
 
 }  // namespace scrna::log
