@@ -1,0 +1,26 @@
+// What main.cpp knows of the subcommands. Each add_<command>() declares its flags with add_command()
+// (command_line.h) and what to run; main() parses, runs and turns exceptions into exit codes (failure.h).
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "lib/core/error.h"
+
+namespace scrna::app {
+
+struct Program {
+  CLI::App cli{"", "scrna-train"};
+  std::function<ExitCode()> run;  // of the subcommand that was parsed
+};
+
+void add_train(Program& program);
+void add_inspect(Program& program);
+void add_synthesize(Program& program);
+
+/// What --version prints: the program, what it was built with, and what it found on this machine.
+std::string version_text();
+
+}  // namespace scrna::app

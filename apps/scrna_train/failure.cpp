@@ -1,0 +1,62 @@
+#include "apps/scrna_train/failure.h"
+
+#include <filesystem>
+#include <new>
+#include <string_view>
+
+#include <c10/util/Exception.h>
+
+#include "lib/core/log.h"
+
+namespace scrna::app {
+namespace {
+
+bool mentions(std::string_view text, std::string_view word) {
+  return text.find(word) != std::string_view::npos;
+}
+
+// LibTorch throws one family of exceptions for the GPU's trouble, the network's and our own mistakes.
+ExitCode report(const c10::Error& problem) {
+  const std::string_view what = problem.what_without_backtrace();
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&problem) != nullptr ||
+      mentions(what, "CUDA out of memory")) {
+    log::failure("the GPU's memory is full; lower data.tokens_per_micro_batch or choose a smaller model ({})",
+                 what);
+    return ExitCode::kDevice;
+  }
+  if (dynamic_cast<const c10::DistError*>(&problem) != nullptr || mentions(what, "CUDA") ||
+      mentions(what, "NCCL") || mentions(what, "cuBLAS") || mentions(what, "CUBLAS")) {
+    log::failure("the GPU or the communication failed: {}", what);
+    return ExitCode::kDevice;
+  }
+  log::failure("internal error in LibTorch, please report it: {}", what);
+  return ExitCode::kBug;
+}
+
+}  // namespace
+
+ExitCode report_failure(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const Error& problem) {
+    log::failure("{}{}", problem.code() == ExitCode::kBug ? "internal error, please report it: " : "",
+                 problem.what());
+    return problem.code();
+  } catch (const c10::Error& problem) {
+    return report(problem);
+  } catch (const std::bad_alloc&) {
+    log::failure(
+        "the machine's memory is full; lower data.tokens_per_micro_batch, choose a smaller model, or free "
+        "memory");
+  } catch (const std::filesystem::filesystem_error& problem) {
+    log::failure("{}: {}", problem.path1().string(), problem.code().message());
+    return ExitCode::kData;
+  } catch (const std::exception& problem) {
+    log::failure("internal error, please report it: {}", problem.what());
+  } catch (...) {
+    log::failure("internal error, please report it: an exception of unknown type");
+  }
+  return ExitCode::kBug;
+}
+
+}  // namespace scrna::app
