@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
     Program program;
     describe_program(program);
     add_synthesize(program);
+    add_train(program);
     if (!parse(program, argc, argv)) return 0;
     return static_cast<int>(program.run());
   } catch (...) {

@@ -45,6 +45,7 @@ SCRNA_DEFINE_ERROR(CheckpointError, ExitCode::kData);    // a wrong or damaged c
 SCRNA_DEFINE_ERROR(NumericError, ExitCode::kNumeric);    // training diverged: exit code 4
 SCRNA_DEFINE_ERROR(DeviceError, ExitCode::kDevice);      // CUDA, NCCL: exit code 5
 SCRNA_DEFINE_ERROR(InternalError, ExitCode::kBug);       // our mistake: exit code 70
+SCRNA_DEFINE_ERROR(Interrupted, ExitCode::kSavedAfterSignal);  // SIGTERM or SIGINT before there was anything to save: 143
 #undef SCRNA_DEFINE_ERROR
 
 }  // namespace scrna

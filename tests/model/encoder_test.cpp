@@ -8,16 +8,16 @@
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
-#include "lib/core/random.h"
 #include "lib/model/initialisation.h"
 #include "lib/model/token_tensors.h"
+#include "tests/support/packed_cells.h"
 
 namespace scrna::model {
 namespace {
 
-constexpr int64_t kVocabulary = 50;
+using test::pack;
+constexpr int64_t kVocabulary = test::kPackedVocabulary;
 constexpr int64_t kMaxTokens = 32;
-constexpr int32_t kMask = 1;
 
 ModelConfig tiny(Attention attention = Attention::kSigmoid) {
   return {.attention = attention,
@@ -26,28 +26,6 @@ ModelConfig tiny(Attention attention = Attention::kSigmoid) {
           .num_heads = 2,
           .feed_forward_width = 64,
           .dropout = 0.1};
-}
-
-// Cells of the given lengths; content depends on the cell id alone. Every fifth token is masked.
-PackedMicroBatch pack(const std::vector<std::pair<uint64_t, int32_t>>& cells) {
-  PackedMicroBatch result;
-  result.cu_seqlens.push_back(0);
-  for (const auto& [id, length] : cells) {
-    const RandomStream stream(1, RandomPurpose::kMask, id);
-    for (int32_t rank = 0; rank < length; ++rank) {
-      const auto token = static_cast<int32_t>(4 + stream.below(kVocabulary - 4, static_cast<uint64_t>(rank)));
-      if (rank % 5 == 2) {
-        result.masked_positions.push_back(static_cast<int32_t>(result.tokens.size()));
-        result.masked_targets.push_back(token);
-      }
-      result.tokens.push_back(rank % 5 == 2 ? kMask : token);
-      result.ranks.push_back(rank);
-    }
-    result.cu_seqlens.push_back(static_cast<int32_t>(result.tokens.size()));
-    result.cell_ids.push_back(id);
-    result.max_cell_tokens = std::max(result.max_cell_tokens, length);
-  }
-  return result;
 }
 
 double loss_of(const Encoder& encoder, const PackedMicroBatch& cells, bool training = false) {

@@ -32,6 +32,9 @@ inline constexpr double kExpUlp = 2.0;
 /// Sigmoid in fp32: exp, one addition, one division.
 inline constexpr double kSigmoidUlp = 4.0;
 
+/// Loss near initialisation in bf16 against fp32: logits of order 0.1 rounded to 2^-9 of themselves, averaged.
+inline constexpr double kBFloat16LossRelative = 2e-3;
+
 /// Norm of gradients: rows of 1,024 in fp32, the rest in fp64.
 inline constexpr double kGradientNormRelative = 1e-6;
 /// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.

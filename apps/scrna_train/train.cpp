@@ -1,0 +1,152 @@
+// scrna-train train: a configuration in, a run directory out. Flags choose the configuration and where to begin; every
+// setting is a key of the configuration (configs/README.md), none is a flag of its own.
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/scrna_train/command_line.h"
+#include "apps/scrna_train/commands.h"
+#include "lib/config/config.h"
+#include "lib/core/progress.h"
+#include "lib/core/signals.h"
+#include "lib/train/config_reference.h"
+#include "lib/train/prepared_run.h"
+#include "lib/train/run_directory.h"
+#include "lib/train/trainer.h"
+
+namespace scrna::app {
+namespace {
+
+struct TrainCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string resume;
+  bool check = false;
+  bool print_config = false;
+  bool print_reference = false;
+};
+
+// --config, else the resumed run's own file, else the defaults; then --set.
+train::TrainConfig read_config(const TrainCommand& command) {
+  std::string file = command.config;
+  if (file.empty() && !command.resume.empty() && command.resume != "latest") {
+    const std::filesystem::path run = train::RunDirectory::containing(command.resume);
+    file = (run / "config.yaml").string();
+  }
+  if (!file.empty()) return config::load<train::TrainConfig>(file, command.overrides);
+  if (command.overrides.empty() && !command.print_config) {
+    throw ConfigError("--config is missing; expected a file, for example: scrna-train train --config configs/demo.yaml "
+                      "--set data.files=cells.h5ad --set run.dir=runs/first");
+  }
+  config::Node root = config::parse_text("{}", "defaults");
+  for (const std::string& assignment : command.overrides) config::apply_override(root, assignment);
+  return config::from_node<train::TrainConfig>(root);
+}
+
+// The held-out loss beside what it costs to guess: whether the model learned anything.
+std::string heldout_summary(const train::TrainResult& result) {
+  if (!result.last_heldout) return "";
+  const eval::HeldoutLoss& last = *result.last_heldout;
+  const double gain = last.gene_frequency_loss - last.loss;
+  std::string text = fmt::format(
+      "  held-out loss     {:.3f} nats per masked gene, on {} cells the model was not trained on\n"
+      "    uniform guess   {:.3f} (every gene of the vocabulary equally likely)\n"
+      "    gene frequency  {:.3f} (each gene as likely as it is common)\n",
+      last.loss, grouped(last.cells), last.uniform_loss, last.gene_frequency_loss);
+  if (gain > 0) {
+    text += fmt::format("  The model gives the hidden gene {:.2f} times the probability that its frequency gives it.\n",
+                        std::exp(gain));
+  } else {
+    text += "  The model does not beat the gene frequencies yet: train longer (train.steps), or raise "
+            "optim.learning_rate.\n";
+  }
+  return text;
+}
+
+std::string summary(const train::TrainResult& result) {
+  const double seconds = std::max(result.seconds, 1e-9);
+  std::string text = fmt::format(
+      "\n{}: {} steps, {} cells, {} tokens in {} ({:.0f} cells/s)\n", result.run_directory.string(),
+      grouped(result.steps), grouped(result.cells), train::short_count(static_cast<double>(result.tokens)),
+      clock_text(result.seconds), static_cast<double>(result.cells) / seconds);
+  text += heldout_summary(result);
+  text += fmt::format(
+      "  {}   loss, gradient norms and speed of every step\n"
+      "  {}   weights (safetensors), optimizer, state\n",
+      (result.run_directory / "metrics.jsonl").string(), result.checkpoint.string());
+  return text;
+}
+
+ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume) {
+  const train::CheckReport report = train::check(config, resume);
+  const double seconds = report.seconds_per_step * static_cast<double>(config.train.steps);
+  print(fmt::format("check passed: {} parameters, {} cells to train on, {} held out\n"
+                    "  one step of {} cells took {:.2f} s (loss {:.3f}); {} steps will take about {}\n"
+                    "  peak memory of the process so far: {:.2f} GB\n"
+                    "  nothing was written; the same command without --check trains\n",
+                    grouped(report.parameters), grouped(report.training_cells), grouped(report.heldout_cells),
+                    config.train.global_batch_cells, report.seconds_per_step, report.loss,
+                    grouped(config.train.steps), clock_text(seconds),
+                    static_cast<double>(report.peak_memory_bytes) / 1e9));
+  return ExitCode::kDone;
+}
+
+ExitCode train_command(const TrainCommand& command) {
+  if (command.print_reference) {
+    print(train::config_reference());
+    return ExitCode::kDone;
+  }
+  const train::TrainConfig config = read_config(command);
+  if (command.print_config) {
+    print(config::dump(config));
+    return ExitCode::kDone;
+  }
+  install_stop_signal_handlers();
+  std::optional<train::ResumePoint> resume;
+  if (!command.resume.empty()) resume = train::find_resume_point(command.resume, config.run.dir);
+  if (command.check) return check_command(config, resume);
+  const train::TrainResult result = train::train(config, resume);
+  print(summary(result));
+  if (result.stop_signal != 0) {
+    print(fmt::format("  stopped by signal {} after step {}; everything is saved. To go on:\n"
+                      "    scrna-train train --resume {}\n",
+                      result.stop_signal, grouped(result.steps), result.run_directory.string()));
+    return ExitCode::kSavedAfterSignal;
+  }
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+void add_train(Program& program) {
+  auto command = std::make_shared<TrainCommand>();
+  CLI::App& app = add_command(
+      program, "train",
+      "trains an encoder on the cells of .h5ad files and writes a run directory: config.yaml, vocabulary.tsv, "
+      "metrics.jsonl, log.txt and checkpoints/. Ctrl-C and SIGTERM save a checkpoint first (exit code 143).",
+      {{"scrna-train train --config configs/demo.yaml --set data.files=cells.h5ad --set run.dir=runs/first",
+        "a small model on your cells, minutes on a laptop"},
+       {"scrna-train train --config configs/160m.yaml --set 'data.files=[a.h5ad, b/*.h5ad]' --set run.dir=runs/big "
+        "--check",
+        "looks at files and settings, does one step in memory, says how long all will take"},
+       {"scrna-train train --resume runs/first", "goes on from the newest checkpoint of that run"},
+       {"scrna-train train --config configs/160m.yaml --print-config > mine.yaml",
+        "every setting with its meaning, to edit; configs/README.md lists them too"}},
+      [command] { return train_command(*command); });
+  app.add_option("--config", command->config, "settings, YAML; what it leaves out keeps its default")
+      ->type_name("FILE.yaml");
+  app.add_option("--set", command->overrides, "one setting over the file's, for example train.steps=500; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  app.add_option("--resume", command->resume,
+                 "go on with an earlier run: latest (the newest whole checkpoint in run.dir), a run directory, or one "
+                 "checkpoint folder")
+      ->type_name("latest|PATH");
+  app.add_flag("--check", command->check, "everything up to one optimizer step, in memory; writes nothing");
+  app.add_flag("--print-config", command->print_config, "print the resolved settings as YAML and end");
+  app.add_flag("--print-reference", command->print_reference, "print what every setting means (configs/README.md) and end");
+}
+
+}  // namespace scrna::app

@@ -1,0 +1,53 @@
+#include "lib/eval/heldout_loss.h"
+
+#include <cmath>
+#include <numeric>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/Tensor.h>
+
+#include "lib/model/token_tensors.h"
+
+namespace scrna::eval {
+
+// Add-one smoothing: a gene that no training cell kept would otherwise cost infinitely many nats.
+HeldoutEvaluator::HeldoutEvaluator(data::HeldoutLoader& loader, const std::vector<int64_t>& token_frequencies,
+                                   int64_t num_special_tokens)
+    : loader_(loader),
+      gene_frequency_nats_(token_frequencies.size()),
+      uniform_nats_(std::log(static_cast<double>(std::ssize(token_frequencies) - num_special_tokens))) {
+  const auto first_gene = token_frequencies.begin() + num_special_tokens;
+  const auto total = std::accumulate(first_gene, token_frequencies.end(), int64_t{0}) +
+                     std::distance(first_gene, token_frequencies.end());
+  for (std::size_t token = 0; token < token_frequencies.size(); ++token) {
+    gene_frequency_nats_[token] =
+        std::log(static_cast<double>(total)) - std::log(static_cast<double>(token_frequencies[token] + 1));
+  }
+}
+
+bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, at::ScalarType compute_type,
+                                const StopRequested& stop, HeldoutLoss& out) {
+  const at::NoGradGuard no_grad;
+  double loss_sum = 0, gene_frequency_sum = 0;
+  int64_t cells = 0, masked_tokens = 0;
+  loader_.rewind();
+  for (PackedMicroBatch pack; loader_.next(pack);) {
+    if (stop()) return false;
+    model::ForwardContext context{.training = false, .compute_type = compute_type};
+    loss_sum += encoder.masked_loss_sum(model::to_device(pack, encoder.device()), context).item<double>();
+    for (const int32_t target : pack.masked_targets) {
+      gene_frequency_sum += gene_frequency_nats_[static_cast<std::size_t>(target)];
+    }
+    cells += pack.num_cells();
+    masked_tokens += pack.num_masked();
+  }
+  const auto count = static_cast<double>(masked_tokens);
+  out = {.loss = loss_sum / count,
+         .uniform_loss = uniform_nats_,
+         .gene_frequency_loss = gene_frequency_sum / count,
+         .cells = cells,
+         .masked_tokens = masked_tokens};
+  return true;
+}
+
+}  // namespace scrna::eval

@@ -1,0 +1,121 @@
+#include "lib/train/prepared_run.h"
+
+#include <array>
+#include <utility>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include "lib/core/error.h"
+#include "lib/core/log.h"
+#include "lib/core/progress.h"
+#include "lib/core/signals.h"
+#include "lib/data/build_vocabulary.h"
+#include "lib/data/cell_source.h"
+
+namespace scrna::train {
+namespace {
+
+constexpr double kBytesPerParameter = 16;  // fp32 value, gradient, AdamW's two moments
+
+at::Device choose_device(DeviceChoice choice) {
+  const bool has_gpu = at::hasCUDA();
+  if (choice == DeviceChoice::kCuda && !has_gpu) {
+    throw DeviceError(
+        "train.device: cuda, but there is no usable GPU: no NVIDIA driver or GPU was found, or the program was built "
+        "without device code (scrna-train --version tells). Set train.device to cpu, or see README.md on CUDA");
+  }
+  return choice != DeviceChoice::kCpu && has_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+}
+
+at::ScalarType choose_compute_type(Precision precision, at::Device device) {
+  if (precision == Precision::kAuto) return device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+}
+
+// Shows the passes over the cells, and ends them when a signal asks to stop.
+data::Progress show_passes() {
+  auto bars = std::make_shared<PhaseProgress>("cells");
+  return [bars](std::string_view phase, int64_t cells, int64_t total_cells) {
+    if (const int signal = stop_signal(); signal != 0) {
+      throw Interrupted("stopped by signal {} before the first step; nothing was written", signal);
+    }
+    (*bars)(phase, cells, total_cells);
+    if (cells == total_cells) bars->finish();
+  };
+}
+
+data::Vocabulary make_vocabulary(const std::vector<data::CellSource>& sources, const TrainConfig& config,
+                                 const data::Progress& progress) {
+  data::Vocabulary vocabulary = data::build_vocabulary(sources, config.data.vocabulary_min_cells, progress);
+  log::info("[data] vocabulary: {} genes, built from the data (expressed by at least {} cell(s))",
+            vocabulary.genes().size(), config.data.vocabulary_min_cells);
+  return vocabulary;
+}
+
+std::unique_ptr<data::Corpus> open_corpus(const TrainConfig& config, std::filesystem::path vocabulary_file) {
+  const data::Progress progress = show_passes();
+  if (vocabulary_file.empty()) vocabulary_file = config.data.vocabulary;
+  std::unique_ptr<data::Vocabulary> vocabulary;
+  if (!vocabulary_file.empty()) {
+    vocabulary = std::make_unique<data::Vocabulary>(data::Vocabulary::load(vocabulary_file));
+    log::info("[data] vocabulary: {} genes from {}", vocabulary->genes().size(), vocabulary_file.string());
+  }
+  std::vector<data::CellSource> sources = data::open_sources(config.data, vocabulary.get());
+  if (!vocabulary) vocabulary = std::make_unique<data::Vocabulary>(make_vocabulary(sources, config, progress));
+  return std::make_unique<data::Corpus>(std::move(sources), std::move(*vocabulary), config.data, config.tokenizer,
+                                        progress);
+}
+
+void log_cells(const data::Corpus& corpus, const TrainConfig& config) {
+  const auto steps_per_epoch = static_cast<double>(corpus.num_training_cells()) /
+                               static_cast<double>(config.train.global_batch_cells);
+  log::info("[data] {} cells to train on, {} held out; {} steps of {} cells are {:.2f} epochs; longest cell {} tokens",
+            corpus.num_training_cells(), corpus.num_heldout_cells(), config.train.steps,
+            config.train.global_batch_cells, static_cast<double>(config.train.steps) / steps_per_epoch,
+            corpus.longest_cell_tokens());
+  if (corpus.num_training_cells() < config.train.global_batch_cells) {
+    log::warning("[data] train.global_batch_cells = {} exceeds the {} training cells: a step sees some cells twice",
+                 config.train.global_batch_cells, corpus.num_training_cells());
+  }
+}
+
+}  // namespace
+
+std::string short_count(double count) {
+  constexpr std::array kUnits = {"", " k", " M", " G", " T"};
+  std::size_t unit = 0;
+  while (count >= 1000 && unit + 1 < kUnits.size()) count /= 1000, ++unit;
+  return fmt::format("{:.{}f}{}", count, unit == 0 ? 0 : count < 10 ? 2 : count < 100 ? 1 : 0, kUnits[unit]);
+}
+
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step) {
+  data::LoaderOptions options =
+      data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
+  options.first_step = first_step;
+  return options;
+}
+
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary) {
+  if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
+  PreparedRun run;
+  run.device = choose_device(config.train.device);
+  run.compute_type = choose_compute_type(config.train.precision, run.device);
+  run.corpus = open_corpus(config, vocabulary);
+  log_cells(*run.corpus, config);
+  run.encoder = std::make_unique<model::Encoder>(config.model, run.corpus->vocabulary().size(),
+                                                 config.tokenizer.max_tokens, config.train.seed, run.device);
+  const ops::ParameterSet& parameters = run.encoder->parameters();
+  run.optimizer = std::make_unique<optim::AdamW>(parameters.values(), parameters.gradients(),
+                                                 parameters.num_decayed(), config.optim);
+  log::info("[model] {} parameters ({} layers x {}, {} heads, {} tokens in the vocabulary); weights, gradients and "
+            "AdamW take {}B",
+            short_count(static_cast<double>(parameters.num_elements())), config.model.num_layers, config.model.width,
+            config.model.num_heads, run.corpus->vocabulary().size(),
+            short_count(kBytesPerParameter * static_cast<double>(parameters.values().numel())));
+  log::info("[model] {} on {}, {}", run.encoder->describe_attention(run.compute_type), run.device.str(),
+            run.compute_type == at::kBFloat16 ? "bf16 products, fp32 weights" : "fp32");
+  return run;
+}
+
+}  // namespace scrna::train

@@ -1,0 +1,39 @@
+// Everything a run needs before its first step, made in the order in which mistakes are cheapest to find: device, files,
+// vocabulary, cells, model, optimizer. Nothing is written here.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include "lib/data/corpus.h"
+#include "lib/data/loader.h"
+#include "lib/model/encoder.h"
+#include "lib/optim/adamw.h"
+#include "lib/train/train_config.h"
+
+namespace scrna::train {
+
+struct PreparedRun {
+  at::Device device = at::kCPU;
+  at::ScalarType compute_type = at::kFloat;
+  std::unique_ptr<data::Corpus> corpus;
+  std::unique_ptr<model::Encoder> encoder;
+  std::unique_ptr<optim::AdamW> optimizer;
+};
+
+/// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the configuration says.
+/// Logs what was chosen and shows progress. Throws ConfigError, DataError; DeviceError when train.device cannot be had;
+/// Interrupted when a stop signal arrives meanwhile.
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary);
+
+/// Loader options of a run that goes on after `first_step` optimizer steps.
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step);
+
+/// "12.3 M" and the like, for counts of parameters, tokens, bytes.
+std::string short_count(double count);
+
+}  // namespace scrna::train

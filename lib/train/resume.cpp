@@ -1,0 +1,70 @@
+#include "lib/train/resume.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/config.h"
+#include "lib/core/error.h"
+#include "lib/core/log.h"
+#include "lib/train/run_directory.h"
+
+namespace scrna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
+// have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
+constexpr std::array<std::string_view, 14> kFree = {
+    "run.",          "checkpoint.",       "heldout.",         "train.steps",  "train.device",
+    "train.precision", "train.num_threads", "train.probe_queries", "data.files", "data.vocabulary",
+    "data.num_workers", "data.heldout_cells", "data.tokens_per_micro_batch", "model.attention_kernel"};
+// Settings that a user may mean to change, though the curve is another one from there on.
+constexpr std::array<std::string_view, 3> kBendsTheCurve = {"optim.", "masking.", "model.dropout"};
+
+bool is_among(std::span<const std::string_view> names, std::string_view path) {
+  return std::ranges::any_of(
+      names, [&](std::string_view name) { return name.ends_with('.') ? path.starts_with(name) : path == name; });
+}
+
+}  // namespace
+
+ResumePoint find_resume_point(const std::string& argument, const fs::path& run_dir) {
+  if (argument == "latest") {
+    if (run_dir.empty()) throw ConfigError("--resume latest needs run.dir, or give the run's folder: --resume PATH");
+    if (!fs::exists(run_dir / "config.yaml")) {
+      throw ConfigError("--resume latest: {} is not a run directory; leave out --resume to begin the run",
+                        run_dir.string());
+    }
+    return {run_dir, checkpoint::find_latest(run_dir / "checkpoints")};
+  }
+  const fs::path run = RunDirectory::containing(argument);
+  const fs::path canonical = fs::weakly_canonical(argument);
+  const bool is_checkpoint = canonical != run && canonical != run / "checkpoints";
+  return {run, is_checkpoint ? canonical : checkpoint::find_latest(run / "checkpoints")};
+}
+
+void require_compatible(const TrainConfig& before, const TrainConfig& now, const fs::path& run_directory) {
+  std::string refused;
+  for (const config::Difference& difference : config::differences(before, now)) {
+    const std::string change =
+        fmt::format("{}: {} -> {}", difference.path, difference.before, difference.after);
+    if (is_among(kFree, difference.path)) {
+      log::info("[resume] setting changed: {}", change);
+    } else if (is_among(kBendsTheCurve, difference.path)) {
+      log::warning("[resume] setting changed, the training curve is another one from here on: {}", change);
+    } else {
+      refused += (refused.empty() ? "" : "; ") + change;
+    }
+  }
+  if (!refused.empty()) {
+    throw ConfigError(
+        "--resume: these settings differ from {} and cannot change within a run: {}. Use the run's own settings, or "
+        "begin a new run",
+        (run_directory / "config.yaml").string(), refused);
+  }
+}
+
+}  // namespace scrna::train

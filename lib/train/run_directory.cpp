@@ -1,0 +1,80 @@
+#include "lib/train/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "lib/core/error.h"
+
+namespace scrna::train {
+
+namespace fs = std::filesystem;
+
+RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)) { lock(); }
+
+RunDirectory::RunDirectory(RunDirectory&& other) noexcept
+    : path_(std::move(other.path_)), lock_descriptor_(std::exchange(other.lock_descriptor_, -1)) {}
+
+RunDirectory::~RunDirectory() {
+  if (lock_descriptor_ >= 0) ::close(lock_descriptor_);  // which unlocks
+}
+
+void RunDirectory::require_free(const fs::path& path) {
+  if (path.empty()) {
+    throw ConfigError("run.dir: empty; name the folder that the run shall create, for example --set run.dir=runs/first");
+  }
+  std::error_code problem;
+  const fs::file_status status = fs::symlink_status(path, problem);
+  if (fs::exists(status)) {
+    throw ConfigError(
+        "run.dir: {} exists already; choose another folder (--set run.dir=...), or go on with that run (--resume "
+        "latest)",
+        path.string());
+  }
+}
+
+RunDirectory RunDirectory::create(const fs::path& path) {
+  require_free(path);
+  std::error_code problem;
+  fs::create_directories(path, problem);
+  if (problem) throw DataError("{}: cannot create the run directory: {}", path.string(), problem.message());
+  return RunDirectory(path);
+}
+
+RunDirectory RunDirectory::open(const fs::path& path) {
+  if (!fs::is_directory(path)) {
+    throw ConfigError("{}: no such run directory; nothing to resume. Leave out --resume to begin the run", path.string());
+  }
+  if (!fs::exists(path / "config.yaml")) {
+    throw ConfigError("{}: not a run directory: it has no config.yaml", path.string());
+  }
+  return RunDirectory(path);
+}
+
+fs::path RunDirectory::containing(const fs::path& path) {
+  std::error_code problem;
+  fs::path folder = fs::weakly_canonical(path, problem);
+  if (problem || !fs::exists(folder)) throw ConfigError("{}: no such folder; nothing to resume", path.string());
+  for (int level = 0; level < 3; ++level, folder = folder.parent_path()) {
+    if (fs::exists(folder / "config.yaml")) return folder;
+  }
+  throw ConfigError("{}: neither a run directory nor a checkpoint of one (no config.yaml there or above)", path.string());
+}
+
+void RunDirectory::lock() {
+  lock_descriptor_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_descriptor_ < 0) throw DataError("{}: cannot open the run directory: {}", path_.string(), std::strerror(errno));
+  if (::flock(lock_descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+  const int reason = errno;
+  ::close(std::exchange(lock_descriptor_, -1));
+  if (reason == EWOULDBLOCK) {
+    throw ConfigError("{}: another process is training in this run directory; stop it or choose another", path_.string());
+  }
+  // Some network file systems have no locks: training there is the user's to keep apart, as with any other program.
+}
+
+}  // namespace scrna::train

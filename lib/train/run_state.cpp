@@ -1,0 +1,153 @@
+#include "lib/train/run_state.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include <ATen/core/grad_mode.h>
+
+#include "lib/core/error.h"
+#include "lib/core/files.h"
+
+namespace scrna::train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kMean = "mean.";
+constexpr const char* kSquaredMean = "squared_mean.";
+
+std::string shape_text(at::IntArrayRef shape) {
+  return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
+}
+
+/// The tensors of one file by name, each checked against the parameter it belongs to.
+class Tensors {
+ public:
+  Tensors(const checkpoint::Safetensors& file, std::filesystem::path path) : path_(std::move(path)) {
+    for (const auto& [name, tensor] : file.tensors) by_name_.emplace(name, tensor);
+  }
+  const at::Tensor& take(const std::string& name, const ops::Parameter& parameter) {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) {
+      throw CheckpointError("{}: has no tensor '{}': it belongs to another model; check the `model` settings",
+                            path_.string(), name);
+    }
+    const at::Tensor& tensor = found->second;
+    if (tensor.sizes() != parameter.value.sizes() || tensor.scalar_type() != at::kFloat) {
+      throw CheckpointError(
+          "{}: tensor '{}' is {} {}, but the model needs fp32 {}; check the `model` settings, tokenizer.max_tokens "
+          "and the vocabulary",
+          path_.string(), name, c10::toString(tensor.scalar_type()), shape_text(tensor.sizes()),
+          shape_text(parameter.value.sizes()));
+    }
+    taken_.insert(name);
+    return tensor;
+  }
+  void require_all_taken() const {
+    for (const auto& [name, tensor] : by_name_) {
+      if (!taken_.contains(name)) {
+        throw CheckpointError("{}: tensor '{}' is unknown to this model; check the `model` settings", path_.string(),
+                              name);
+      }
+    }
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::map<std::string, at::Tensor> by_name_;
+  std::set<std::string> taken_;
+};
+
+template <class T>
+T required(const Json& json, const char* key, const std::filesystem::path& path) {
+  try {
+    return json.at(key).get<T>();
+  } catch (const Json::exception&) {
+    throw CheckpointError("{}: '{}' is missing or of the wrong type; the checkpoint is damaged or of another version",
+                          path.string(), key);
+  }
+}
+
+}  // namespace
+
+std::string fingerprint_of(const data::Corpus& corpus) {
+  std::string text;
+  for (const data::SourceReport& report : corpus.reports()) {
+    text += fmt::format("{}|{}|{}|{}|{}|{}\n", std::filesystem::path(report.name).filename().string(), report.matrix,
+                        report.cells, report.genes, report.training_cells, report.heldout_cells);
+  }
+  return sha256(text);
+}
+
+checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW& optimizer, const RunState& state,
+                              const std::string& config_yaml) {
+  checkpoint::Contents contents;
+  const ops::ParameterSet& parameters = encoder.parameters();
+  for (std::size_t i = 0; i < parameters.all().size(); ++i) {
+    const std::string& name = parameters.all()[i].name;
+    contents.model.tensors.emplace_back(name, parameters.slice(parameters.values(), i));
+    contents.optimizer.tensors.emplace_back(kMean + name, parameters.slice(optimizer.mean(), i));
+    contents.optimizer.tensors.emplace_back(kSquaredMean + name, parameters.slice(optimizer.squared_mean(), i));
+  }
+  contents.model.metadata = {{"format", "scrna-train"},
+                             {"step", std::to_string(state.step)},
+                             {"vocabulary_sha256", state.vocabulary_sha256},
+                             {"config", config_yaml}};
+  contents.optimizer.metadata = {{"format", "scrna-train"}, {"updates", std::to_string(optimizer.num_updates())}};
+  contents.state = Json{{"format_version", 1},
+                        {"step", state.step},
+                        {"epoch", state.epoch},
+                        {"cells", state.cells},
+                        {"tokens", state.tokens},
+                        {"training_seconds", state.training_seconds},
+                        {"last_heldout_step", state.last_heldout_step},
+                        {"optimizer_updates", optimizer.num_updates()},
+                        {"seed", state.seed},
+                        {"vocabulary_sha256", state.vocabulary_sha256},
+                        {"training_cells_sha256", state.training_cells_sha256}}
+                       .dump(2) +
+                   "\n";
+  return contents;
+}
+
+RunState parse_state(const checkpoint::Contents& contents, const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "state.json";
+  const Json json = Json::parse(contents.state, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw CheckpointError("{}: not a JSON object; the checkpoint is damaged", path.string());
+  if (required<int64_t>(json, "format_version", path) != 1) {
+    throw CheckpointError("{}: format version {}, but this program reads version 1", path.string(),
+                          required<int64_t>(json, "format_version", path));
+  }
+  return {.step = required<int64_t>(json, "step", path),
+          .epoch = required<int64_t>(json, "epoch", path),
+          .cells = required<int64_t>(json, "cells", path),
+          .tokens = required<int64_t>(json, "tokens", path),
+          .training_seconds = required<double>(json, "training_seconds", path),
+          .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
+          .seed = required<uint64_t>(json, "seed", path),
+          .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
+          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path)};
+}
+
+void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
+             model::Encoder& encoder, optim::AdamW& optimizer) {
+  Tensors weights(contents.model, folder / "model.safetensors");
+  Tensors moments(contents.optimizer, folder / "optimizer.safetensors");
+  const ops::ParameterSet& parameters = encoder.parameters();
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to, from
+  for (std::size_t i = 0; i < parameters.all().size(); ++i) {
+    const ops::Parameter& parameter = parameters.all()[i];
+    copies.emplace_back(parameters.slice(parameters.values(), i), weights.take(parameter.name, parameter));
+    copies.emplace_back(parameters.slice(optimizer.mean(), i), moments.take(kMean + parameter.name, parameter));
+    copies.emplace_back(parameters.slice(optimizer.squared_mean(), i),
+                        moments.take(kSquaredMean + parameter.name, parameter));
+  }
+  weights.require_all_taken();
+  moments.require_all_taken();
+  const at::NoGradGuard no_grad;
+  for (auto& [to, from] : copies) to.copy_(from);
+  optimizer.set_num_updates(state.step);
+}
+
+}  // namespace scrna::train

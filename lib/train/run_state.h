@@ -1,0 +1,43 @@
+// What a checkpoint holds and how it gets back into the model: weights and optimizer as named tensors, and the few
+// numbers of state.json. Data order, masks and dropout are pure functions of (seed, step), so no generator and no
+// loader state is among them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/data/corpus.h"
+#include "lib/model/encoder.h"
+#include "lib/optim/adamw.h"
+
+namespace scrna::train {
+
+struct RunState {
+  int64_t step = 0;  // optimizer steps done
+  int64_t epoch = 0;
+  int64_t cells = 0;   // seen so far, repeats counted
+  int64_t tokens = 0;
+  double training_seconds = 0;
+  int64_t last_heldout_step = -1;  // of the newest held-out evaluation
+  uint64_t seed = 0;
+  std::string vocabulary_sha256;
+  std::string training_cells_sha256;  // fingerprint_of(corpus)
+};
+
+/// Identifies the training cells and their order: files (names, shapes), split, vocabulary-independent.
+std::string fingerprint_of(const data::Corpus& corpus);
+
+checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW& optimizer, const RunState& state,
+                              const std::string& config_yaml);
+
+/// Reads state.json. Throws CheckpointError naming the folder and what is wrong.
+RunState parse_state(const checkpoint::Contents& contents, const std::filesystem::path& folder);
+
+/// Copies weights and optimizer state into the model. Throws CheckpointError for a tensor that is missing, unknown or
+/// of another shape; then nothing was changed.
+void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
+             model::Encoder& encoder, optim::AdamW& optimizer);
+
+}  // namespace scrna::train

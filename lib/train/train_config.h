@@ -1,0 +1,133 @@
+// The whole configuration of a training run: every section, in the order in which `--print-config` shows them and
+// configs/README.md explains them. A section that belongs to a library is declared there; here stand the sections of
+// the trainer itself. Defaults are those of arXiv 2604.27124, Table 2, where it says something.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "lib/config/bound.h"
+#include "lib/core/error.h"
+#include "lib/data/data_config.h"
+#include "lib/model/model_config.h"
+#include "lib/optim/optim_config.h"
+
+namespace scrna::train {
+
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+constexpr auto enum_names(DeviceChoice) {
+  return std::array{std::pair{std::string_view("auto"), DeviceChoice::kAuto},
+                    std::pair{std::string_view("cpu"), DeviceChoice::kCpu},
+                    std::pair{std::string_view("cuda"), DeviceChoice::kCuda}};
+}
+
+enum class Precision { kAuto, kFp32, kBf16 };
+constexpr auto enum_names(Precision) {
+  return std::array{std::pair{std::string_view("auto"), Precision::kAuto},
+                    std::pair{std::string_view("fp32"), Precision::kFp32},
+                    std::pair{std::string_view("bf16"), Precision::kBf16}};
+}
+
+struct RunSection {
+  std::string dir;
+
+  template <class V>
+  void visit(V&& v) {
+    v("dir", dir, "folder that the run creates and writes everything into; must not exist yet");
+  }
+};
+
+struct TrainSection {
+  int64_t steps = 1000;
+  int64_t global_batch_cells = 256;
+  uint64_t seed = 42;
+  DeviceChoice device = DeviceChoice::kAuto;
+  Precision precision = Precision::kAuto;
+  int64_t num_threads = 0;
+  int64_t probe_queries = 32;
+
+  template <class V>
+  void visit(V&& v) {
+    v("steps", steps, "optimizer steps of the whole run", config::between(1, 1e9));
+    v("global_batch_cells", global_batch_cells, "cells of one optimizer step, over all its micro-batches",
+      config::between(1, 1e6));
+    v("seed", seed, "root of every random stream: initial weights, order of cells, masks, dropout");
+    v("device", device, "auto: a GPU if there is one, else the CPU; cpu; cuda: a GPU or an error");
+    v("precision", precision,
+      "type of matrix products and attention; weights, gradients and optimizer stay fp32. auto: bf16 on a GPU, "
+      "fp32 on the CPU");
+    v("num_threads", num_threads, "CPU threads that compute; 0: one per core", config::between(0, 1024));
+    v("probe_queries", probe_queries,
+      "query rows of each micro-batch sampled for max_score_per_layer; 0: not measured",
+      config::between(0, 4096));
+  }
+};
+
+struct HeldoutSection {
+  int64_t every_steps = 200;
+
+  template <class V>
+  void visit(V&& v) {
+    v("every_steps", every_steps,
+      "optimizer steps between evaluations on the held-out cells (also before the first and after the last); 0: "
+      "never",
+      config::at_least(0));
+  }
+};
+
+struct CheckpointSection {
+  int64_t every_steps = 500;
+  int64_t keep_last = 3;
+
+  template <class V>
+  void visit(V&& v) {
+    v("every_steps", every_steps, "optimizer steps between checkpoints (also after the last); 0: only then",
+      config::at_least(0));
+    v("keep_last", keep_last, "newest checkpoints kept; older ones are removed", config::between(1, 1e6));
+  }
+};
+
+struct TrainConfig {
+  RunSection run;
+  data::DataConfig data;
+  data::TokenizerConfig tokenizer;
+  data::MaskingConfig masking;
+  model::ModelConfig model;
+  optim::OptimConfig optim;
+  TrainSection train;
+  HeldoutSection heldout;
+  CheckpointSection checkpoint;
+
+  template <class V>
+  void visit(V&& v) {
+    v("run", run, "where the run is kept");
+    v("data", data, "cells: files, matrix, genes, split, reading");
+    v("tokenizer", tokenizer, "from counts to tokens");
+    v("masking", masking, "the objective: which tokens are hidden");
+    v("model", model, "architecture of the encoder");
+    v("optim", optim, "AdamW, learning rate, clipping");
+    v("train", train, "length, batch, device, precision");
+    v("heldout", heldout, "evaluation during training");
+    v("checkpoint", checkpoint, "saving");
+  }
+
+  void validate(const std::string& /*path*/) const {
+    if (heldout.every_steps > 0 && data.heldout_fraction <= 0) {
+      throw ConfigError(
+          "heldout.every_steps: {}, but data.heldout_fraction is 0, so nothing is held out; set one to 0 or the "
+          "other above 0",
+          heldout.every_steps);
+    }
+    if (optim.warmup_steps > train.steps) {
+      throw ConfigError(
+          "optim.warmup_steps: {} exceeds train.steps = {}: the learning rate would never reach its peak; lower "
+          "it",
+          optim.warmup_steps, train.steps);
+    }
+  }
+};
+
+}  // namespace scrna::train

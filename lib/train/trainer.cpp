@@ -1,0 +1,299 @@
+#include "lib/train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/config.h"
+#include "lib/core/clock.h"
+#include "lib/core/error.h"
+#include "lib/core/files.h"
+#include "lib/core/log.h"
+#include "lib/core/progress.h"
+#include "lib/core/signals.h"
+#include "lib/train/metrics.h"
+#include "lib/train/prepared_run.h"
+#include "lib/train/run_directory.h"
+#include "lib/train/run_state.h"
+#include "lib/train/step.h"
+
+namespace scrna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Started by torchrun and the like, every process would train the same run by itself.
+void refuse_several_processes() {
+  const char* world_size = std::getenv("WORLD_SIZE");
+  if (world_size != nullptr && std::string_view(world_size) != "1" && *world_size != '\0') {
+    throw ConfigError(
+        "WORLD_SIZE={}: this version trains in one process on one device; start it once, without a launcher (or unset "
+        "WORLD_SIZE)",
+        world_size);
+  }
+}
+
+struct LoadedCheckpoint {
+  fs::path folder;
+  checkpoint::Contents contents;
+  RunState state;
+};
+
+LoadedCheckpoint load(const ResumePoint& point) {
+  LoadedCheckpoint loaded{.folder = point.checkpoint, .contents = checkpoint::load(point.checkpoint), .state = {}};
+  loaded.state = parse_state(loaded.contents, point.checkpoint);
+  return loaded;
+}
+
+// The vocabulary of a resumed run is its own, unless the configuration names another, which must then be equal.
+fs::path vocabulary_of(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  if (!resume || !config.data.vocabulary.empty()) return config.data.vocabulary;
+  return resume->run_directory / "vocabulary.tsv";
+}
+
+// The vocabulary is compared before the cells are read: a wrong one may not even fit them.
+void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& vocabulary_file) {
+  const std::string hash = data::Vocabulary::load(vocabulary_file).hash();
+  if (hash != loaded.state.vocabulary_sha256) {
+    throw CheckpointError(
+        "{}: was trained with another vocabulary (SHA-256 {:.12}...) than {} ({:.12}...); resume with the "
+        "vocabulary.tsv of its own run, or begin a new run",
+        loaded.folder.string(), loaded.state.vocabulary_sha256, vocabulary_file.string(), hash);
+  }
+}
+
+void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
+  if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
+    throw CheckpointError(
+        "{}: the cells are not those it was trained on: files, their order, their cells or the held-out part differ, so "
+        "its position in the data means nothing. Give the same data.files, or begin a new run",
+        loaded.folder.string());
+  }
+  restore(loaded.contents, loaded.folder, loaded.state, *run.encoder, *run.optimizer);
+  log::info("[resume] {}: step {}, epoch {}, {} cells seen", loaded.folder.string(), loaded.state.step,
+            loaded.state.epoch, grouped(loaded.state.cells));
+}
+
+// The running of one run; what train() put together stays valid for its lifetime.
+class Trainer {
+ public:
+  /// saved: the checkpoint in this directory that `state` comes from, or empty.
+  Trainer(const TrainConfig& config, PreparedRun& run, const RunDirectory& directory, RunState state, fs::path saved)
+      : config_(config),
+        run_(run),
+        directory_(directory),
+        state_(std::move(state)),
+        config_yaml_(config::dump(config)),
+        metrics_(directory.metrics()),
+        train_step_(*run.encoder, *run.optimizer, config, run.compute_type),
+        last_saved_step_(saved.empty() ? -1 : state_.step) {
+    result_.checkpoint = std::move(saved);
+    if (config.heldout.every_steps > 0) {
+      heldout_loader_ = std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0));
+      evaluator_ = std::make_unique<eval::HeldoutEvaluator>(*heldout_loader_, run.corpus->token_frequencies(),
+                                                            data::Vocabulary::kNumSpecial);
+    }
+  }
+
+  TrainResult operator()() {
+    data::TrainLoader loader(*run_.corpus, loader_options(config_, state_.step));
+    ProgressBar bar("train", config_.train.steps, "steps", state_.step);
+    evaluate_if_due();
+    while (state_.step < config_.train.steps && stop_signal() == 0) {
+      const StepReport report = step(loader);
+      bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s", report.loss, report.grad_norm,
+                                          static_cast<double>(report.cells) / report.seconds.total));
+      evaluate_if_due();
+      if (is_due(config_.checkpoint.every_steps)) save();
+    }
+    bar.finish();
+    if (last_saved_step_ != state_.step) save();
+    metrics_.sync();
+    result_.run_directory = directory_.path();
+    result_.steps = state_.step;
+    result_.cells = state_.cells;
+    result_.tokens = state_.tokens;
+    result_.seconds = state_.training_seconds;
+    result_.stop_signal = state_.step < config_.train.steps ? stop_signal() : 0;
+    return std::move(result_);
+  }
+
+ private:
+  StepReport step(data::TrainLoader& loader) {
+    const double start = now_seconds();
+    const GlobalBatch batch = loader.next();
+    const double data_wait = now_seconds() - start;
+    StepReport report = train_step_(batch);
+    report.seconds.data_wait = data_wait;
+    report.seconds.total = now_seconds() - start;
+    metrics_.append(step_line(report, run_.encoder->parameters().layer_names()));
+    if (!report.is_finite) throw_not_finite(report, batch);
+    state_.step = report.step;
+    state_.epoch = report.epoch;
+    state_.cells += report.cells;
+    state_.tokens += report.tokens;
+    state_.training_seconds += report.seconds.total;
+    return report;
+  }
+
+  [[noreturn]] void throw_not_finite(const StepReport& report, const GlobalBatch& batch) const {
+    const std::string last_good = fs::exists(directory_.checkpoints() / "latest")
+                                      ? fmt::format("the last checkpoint is {}",
+                                                    fs::canonical(directory_.checkpoints() / "latest").string())
+                                      : "no checkpoint was saved before";
+    throw NumericError(
+        "step {}: loss {}, gradient norm {}: training has diverged (the step's first cell has id {:016x}); the weights were "
+        "left as they were after step {}, {}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32",
+        report.step, report.loss, report.grad_norm, batch.micro_batches.front().cell_ids.front(), report.step - 1,
+        last_good);
+  }
+
+  // The last step counts as due, so that every run ends with an evaluation and a checkpoint.
+  [[nodiscard]] bool is_due(int64_t every_steps) const {
+    return every_steps > 0 && (state_.step % every_steps == 0 || state_.step == config_.train.steps);
+  }
+
+  void evaluate_if_due() {
+    if (!evaluator_ || !is_due(config_.heldout.every_steps) || state_.last_heldout_step == state_.step) return;
+    const double start = now_seconds();
+    eval::HeldoutLoss heldout;
+    if (!evaluator_->evaluate(*run_.encoder, run_.compute_type, [] { return stop_signal() != 0; }, heldout)) return;
+    state_.last_heldout_step = state_.step;
+    metrics_.append(heldout_line(state_.step, heldout, now_seconds() - start));
+    log::info("[heldout] step {}: loss {:.4f} nats per masked token on {} cells (gene frequencies {:.4f}, uniform {:.4f})",
+              state_.step, heldout.loss, grouped(heldout.cells), heldout.gene_frequency_loss, heldout.uniform_loss);
+    if (!result_.first_heldout) result_.first_heldout = heldout;
+    result_.last_heldout = heldout;
+  }
+
+  void save() {
+    metrics_.sync();
+    result_.checkpoint =
+        checkpoint::save(directory_.checkpoints(), state_.step,
+                         snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_), config_.checkpoint.keep_last);
+    last_saved_step_ = state_.step;
+    log::debug("[checkpoint] {}", result_.checkpoint.string());
+  }
+
+  const TrainConfig& config_;
+  PreparedRun& run_;
+  const RunDirectory& directory_;
+  RunState state_;
+  std::string config_yaml_;
+  LineAppender metrics_;
+  TrainStep train_step_;
+  std::unique_ptr<data::HeldoutLoader> heldout_loader_;
+  std::unique_ptr<eval::HeldoutEvaluator> evaluator_;
+  int64_t last_saved_step_;
+  TrainResult result_;
+};
+
+RunState first_state(const TrainConfig& config, const PreparedRun& run) {
+  RunState state;
+  state.seed = config.train.seed;
+  state.vocabulary_sha256 = run.corpus->vocabulary().hash();
+  state.training_cells_sha256 = fingerprint_of(*run.corpus);
+  return state;
+}
+
+// Files of a new run directory; when one cannot be written, the folder goes again.
+RunDirectory begin(const TrainConfig& config, const PreparedRun& run) {
+  RunDirectory directory = RunDirectory::create(config.run.dir);
+  try {
+    write_file_atomically(directory.config(), config::dump(config));
+    run.corpus->vocabulary().save(directory.vocabulary());
+    log::open_file(directory.log());
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(directory.path(), ignored);
+    throw;
+  }
+  return directory;
+}
+
+// The directory of a run that goes on: metrics beyond the checkpoint are set aside, a changed configuration is kept
+// under the step up to which it held.
+RunDirectory go_on(const TrainConfig& config, const LoadedCheckpoint& loaded, RunDirectory directory) {
+  log::open_file(directory.log());
+  const int64_t num_moved = rewind_metrics(directory.metrics(), loaded.state.step);
+  if (num_moved > 0) {
+    log::info("[resume] {} lines of metrics.jsonl beyond step {} moved to metrics.superseded.jsonl", num_moved,
+              loaded.state.step);
+  }
+  const std::string yaml = config::dump(config);
+  const std::string before = read_file(directory.config());
+  if (yaml != before) {
+    write_file_atomically(directory.path() / fmt::format("config.until-{}.yaml", checkpoint::folder_name(loaded.state.step)),
+                          before);
+    write_file_atomically(directory.config(), yaml);
+  }
+  return directory;
+}
+
+// Whether the resumed run continues in its own folder; otherwise it branches off into a new one.
+bool continues_in_place(const TrainConfig& config, const ResumePoint& resume) {
+  return fs::weakly_canonical(config.run.dir) == fs::weakly_canonical(resume.run_directory);
+}
+
+struct Start {
+  PreparedRun run;
+  std::optional<LoadedCheckpoint> loaded;
+};
+
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  Start start;
+  if (resume) {
+    require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
+                       resume->run_directory);
+    start.loaded = load(*resume);
+    require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
+  }
+  start.run = prepare(config, vocabulary_of(config, resume));
+  if (resume) restore_run(*start.loaded, start.run);
+  return start;
+}
+
+}  // namespace
+
+TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  refuse_several_processes();
+  const bool in_place = resume && continues_in_place(config, *resume);
+  if (!in_place) RunDirectory::require_free(config.run.dir);
+  std::optional<RunDirectory> locked;
+  if (in_place) locked.emplace(RunDirectory::open(resume->run_directory));
+  Start start = prepare_start(config, resume);
+  const RunDirectory directory = in_place ? go_on(config, *start.loaded, std::move(*locked)) : begin(config, start.run);
+  RunState state = resume ? start.loaded->state : first_state(config, start.run);
+  fs::path saved = in_place ? start.loaded->folder : fs::path();
+  start.loaded.reset();  // the weights are in the model now
+  log::info("[train] {} steps into {}", config.train.steps - state.step, directory.path().string());
+  TrainResult result = Trainer(config, start.run, directory, std::move(state), std::move(saved))();
+  log::close_file();
+  return result;
+}
+
+CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  refuse_several_processes();
+  if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
+    RunDirectory::require_free(config.run.dir);
+  }
+  Start start = prepare_start(config, resume);
+  data::TrainLoader loader(*start.run.corpus, loader_options(config, resume ? start.loaded->state.step : 0));
+  const GlobalBatch batch = loader.next();
+  const double begin_seconds = now_seconds();
+  const StepReport report = TrainStep(*start.run.encoder, *start.run.optimizer, config, start.run.compute_type)(batch);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return {.parameters = start.run.encoder->parameters().num_elements(),
+          .training_cells = start.run.corpus->num_training_cells(),
+          .heldout_cells = start.run.corpus->num_heldout_cells(),
+          .seconds_per_step = now_seconds() - begin_seconds,
+          .loss = report.loss,
+          .peak_memory_bytes = usage.ru_maxrss * int64_t{1024}};
+}
+
+}  // namespace scrna::train

@@ -1,0 +1,92 @@
+#include "lib/eval/heldout_loss.h"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "lib/data/build_vocabulary.h"
+#include "tests/support/memory_matrix.h"
+
+namespace scrna::eval {
+namespace {
+
+constexpr int32_t kGenes = 40;
+constexpr int64_t kCells = 60;
+
+// Cell i expresses gene g when (i + g) is not divisible by 3; counts vary, so that ranks do.
+data::CellSource cells() {
+  std::vector<std::string> names;
+  for (int32_t gene = 0; gene < kGenes; ++gene) names.push_back("GENE" + std::to_string(100 + gene));
+  std::vector<test::Row> rows;
+  for (int32_t cell = 0; cell < kCells; ++cell) {
+    test::Row row;
+    for (int32_t gene = 0; gene < kGenes; ++gene) {
+      if ((cell + gene) % 3 != 0) row[gene] = static_cast<float>(1 + (cell * 7 + gene * 5) % 9);
+    }
+    rows.push_back(row);
+  }
+  return test::make_source("memory", names, rows);
+}
+
+struct HeldoutLossTest : testing::Test {
+  static data::DataConfig data_config() {
+    data::DataConfig config;
+    config.heldout_fraction = 0.3;
+    config.min_genes = 1;
+    return config;
+  }
+  static data::Corpus make_corpus() {
+    std::vector<data::CellSource> sources{cells()};
+    data::Vocabulary vocabulary = data::build_vocabulary(sources, 1);
+    return {std::move(sources), std::move(vocabulary), data_config(), {}};
+  }
+  data::Corpus corpus = make_corpus();
+  data::HeldoutLoader loader{corpus, data::loader_options(data_config(), {}, 1, 8)};
+  model::Encoder encoder{{.num_layers = 1, .width = 16, .num_heads = 2, .feed_forward_width = 32, .dropout = 0.5},
+                         corpus.vocabulary().size(), 64, 3, at::kCPU};
+  HeldoutEvaluator evaluator{loader, corpus.token_frequencies(), data::Vocabulary::kNumSpecial};
+
+  HeldoutLoss evaluate() {
+    HeldoutLoss loss;
+    EXPECT_TRUE(evaluator.evaluate(encoder, at::kFloat, [] { return false; }, loss));
+    return loss;
+  }
+};
+
+TEST_F(HeldoutLossTest, TheBaselinesAreThoseOfTheirDefinitions) {
+  const HeldoutLoss loss = evaluate();
+  EXPECT_EQ(loss.cells, corpus.num_heldout_cells());
+  EXPECT_DOUBLE_EQ(loss.uniform_loss, std::log(kGenes));
+  // Once more, from the masked tokens themselves.
+  const std::vector<int64_t>& counts = corpus.token_frequencies();
+  double total = 0;
+  for (std::size_t token = data::Vocabulary::kNumSpecial; token < counts.size(); ++token) {
+    total += static_cast<double>(counts[token]) + 1;
+  }
+  double sum = 0;
+  int64_t masked = 0;
+  loader.rewind();
+  for (PackedMicroBatch pack; loader.next(pack);) {
+    for (const int32_t target : pack.masked_targets) {
+      sum -= std::log((static_cast<double>(counts[static_cast<std::size_t>(target)]) + 1) / total);
+      ++masked;
+    }
+  }
+  EXPECT_EQ(loss.masked_tokens, masked);
+  EXPECT_NEAR(loss.gene_frequency_loss, sum / static_cast<double>(masked), 1e-12);
+}
+
+TEST_F(HeldoutLossTest, AnUntrainedModelIsNearUniformAndEveryEvaluationGivesTheSame) {
+  const HeldoutLoss first = evaluate();
+  EXPECT_NEAR(first.loss, std::log(corpus.vocabulary().size()), 0.2);
+  EXPECT_EQ(evaluate().loss, first.loss);  // dropout is off, masks are fixed
+}
+
+TEST_F(HeldoutLossTest, ARequestToStopLeavesTheResultAlone) {
+  HeldoutLoss loss{.loss = 123};
+  EXPECT_FALSE(evaluator.evaluate(encoder, at::kFloat, [] { return true; }, loss));
+  EXPECT_EQ(loss.loss, 123);
+}
+
+}  // namespace
+}  // namespace scrna::eval

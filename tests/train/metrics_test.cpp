@@ -1,0 +1,99 @@
+#include "lib/train/metrics.h"
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include <gtest/gtest.h>
+
+#include "lib/core/files.h"
+#include "tests/support/temp_dir.h"
+
+namespace scrna::train {
+namespace {
+
+using Json = nlohmann::json;
+
+StepReport example() {
+  return {.step = 7,
+          .epoch = 1,
+          .loss = 3.25,
+          .learning_rate = 1e-3,
+          .grad_norm = 5,
+          .grad_norm_per_layer = {3, 4},
+          .max_score_per_layer = {1.5},
+          .tokens = 100,
+          .masked_tokens = 15,
+          .cells = 4,
+          .micro_batches = 2,
+          .seconds = {.data_wait = 0.125, .forward = 0.25, .backward = 0.5, .optimizer = 0.0625, .total = 2}};
+}
+
+TEST(Metrics, AStepLineHoldsWhatTheReportSays) {
+  const std::string line = step_line(example(), {"embedding", "layer_00"});
+  EXPECT_EQ(line.find('\n'), std::string::npos);
+  const Json json = Json::parse(line);
+  EXPECT_EQ(json["step"], 7);
+  EXPECT_EQ(json["epoch"], 1);
+  EXPECT_EQ(json["loss"], 3.25);
+  EXPECT_EQ(json["learning_rate"], 1e-3);
+  EXPECT_EQ(json["grad_norm"], 5.0);
+  EXPECT_EQ(json["grad_norm_per_layer"], (Json{{"embedding", 3.0}, {"layer_00", 4.0}}));
+  EXPECT_EQ(json["max_score_per_layer"], (Json{{"layer_00", 1.5}}));
+  EXPECT_EQ(json["tokens"], 100);
+  EXPECT_EQ(json["masked_tokens"], 15);
+  EXPECT_EQ(json["cells"], 4);
+  EXPECT_EQ(json["micro_batches"], 2);
+  EXPECT_EQ(json["seconds"], 2.0);
+  EXPECT_EQ(json["seconds_data_wait"], 0.125);
+  EXPECT_EQ(json["seconds_forward"], 0.25);
+  EXPECT_EQ(json["seconds_backward"], 0.5);
+  EXPECT_EQ(json["seconds_optimizer"], 0.0625);
+  EXPECT_EQ(json["cells_per_second"], 2.0);
+  EXPECT_EQ(json["tokens_per_second"], 50.0);
+}
+
+TEST(Metrics, NumbersThatAreNotFiniteAreNull) {
+  StepReport report = example();
+  report.loss = std::numeric_limits<double>::quiet_NaN();
+  report.grad_norm = std::numeric_limits<double>::infinity();
+  report.max_score_per_layer = {std::numeric_limits<double>::infinity()};
+  const Json json = Json::parse(step_line(report, {"embedding", "layer_00"}));
+  EXPECT_TRUE(json["loss"].is_null());
+  EXPECT_TRUE(json["grad_norm"].is_null());
+  EXPECT_TRUE(json["max_score_per_layer"]["layer_00"].is_null());
+}
+
+TEST(Metrics, AHeldoutLineHoldsTheLossAndBothBaselines) {
+  const Json json = Json::parse(heldout_line(
+      20, {.loss = 2, .uniform_loss = 5, .gene_frequency_loss = 4, .cells = 10, .masked_tokens = 99}, 0.5));
+  EXPECT_EQ(json["step"], 20);
+  EXPECT_EQ(json["heldout_loss"], 2.0);
+  EXPECT_EQ(json["heldout_uniform_loss"], 5.0);
+  EXPECT_EQ(json["heldout_gene_frequency_loss"], 4.0);
+  EXPECT_EQ(json["heldout_cells"], 10);
+  EXPECT_EQ(json["heldout_masked_tokens"], 99);
+}
+
+TEST(Metrics, RewindingMovesLaterAndCutOffLinesAndKeepsTheRest) {
+  const test::TempDir folder;
+  const auto path = folder / "metrics.jsonl";
+  write_file_atomically(path, "{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"heldout_loss\":1}\n{\"step\":3}\n{\"ste");
+  EXPECT_EQ(rewind_metrics(path, 2), 2);
+  EXPECT_EQ(read_file(path), "{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"heldout_loss\":1}\n");
+  EXPECT_EQ(read_file(folder / "metrics.superseded.jsonl"), "{\"step\":3}\n{\"ste\n");
+  EXPECT_EQ(rewind_metrics(path, 1), 2);
+  EXPECT_EQ(read_file(path), "{\"step\":1}\n");
+  EXPECT_EQ(read_file(folder / "metrics.superseded.jsonl"),
+            "{\"step\":3}\n{\"ste\n{\"step\":2}\n{\"step\":2,\"heldout_loss\":1}\n");
+}
+
+TEST(Metrics, RewindingTouchesNothingWhenThereIsNothingLater) {
+  const test::TempDir folder;
+  EXPECT_EQ(rewind_metrics(folder / "metrics.jsonl", 5), 0);
+  write_file_atomically(folder / "metrics.jsonl", "{\"step\":5}\n");
+  EXPECT_EQ(rewind_metrics(folder / "metrics.jsonl", 5), 0);
+  EXPECT_FALSE(std::filesystem::exists(folder / "metrics.superseded.jsonl"));
+}
+
+}  // namespace
+}  // namespace scrna::train

@@ -1,0 +1,331 @@
+// Whole runs on a small synthetic file: what is written, going on after an interruption, and what is refused.
+#include "lib/train/trainer.h"
+
+#include <csignal>
+#include <chrono>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/config/config.h"
+#include "lib/core/error.h"
+#include "lib/core/files.h"
+#include "lib/core/signals.h"
+#include "lib/data/synthesize.h"
+#include "lib/data/vocabulary.h"
+#include "tests/support/temp_dir.h"
+
+namespace scrna::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+class TrainerTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shared_ = new test::TempDir;
+    data::synthesize({.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
+                     *shared_ / "cells.h5ad");
+  }
+  static void TearDownTestSuite() { delete shared_; }
+  void TearDown() override { clear_stop_signal(); }
+
+  [[nodiscard]] TrainConfig small(const std::string& name) const {
+    TrainConfig config;
+    config.run.dir = (folder_ / name).string();
+    config.data.files = {(*shared_ / "cells.h5ad").string()};
+    config.data.heldout_fraction = 0.2;
+    config.data.tokens_per_micro_batch = 128;  // several micro-batches a step
+    config.data.shuffle_block_cells = 16;
+    config.data.shuffle_window_cells = 64;
+    config.tokenizer.max_tokens = 32;
+    config.model = {.num_layers = 2, .width = 16, .num_heads = 2, .feed_forward_width = 32, .dropout = 0.1};
+    config.optim.learning_rate = 1e-2;
+    config.optim.warmup_steps = 2;
+    config.train.steps = 12;  // 12 x 20 cells: two and a half epochs of 96
+    config.train.global_batch_cells = 20;
+    config.train.device = DeviceChoice::kCpu;
+    config.heldout.every_steps = 4;
+    config.checkpoint.every_steps = 5;
+    return config;
+  }
+
+  static std::vector<Json> lines_of(const fs::path& metrics) {
+    std::vector<Json> lines;
+    std::istringstream stream(read_file(metrics));
+    for (std::string line; std::getline(stream, line);) lines.push_back(Json::parse(line));
+    return lines;
+  }
+
+  // Every number of the metrics but the times.
+  static std::string curve_of(const fs::path& run) {
+    std::string text;
+    for (Json line : lines_of(run / "metrics.jsonl")) {
+      for (const char* key : {"seconds", "seconds_data_wait", "seconds_forward", "seconds_backward",
+                              "seconds_optimizer", "cells_per_second", "tokens_per_second", "heldout_seconds"}) {
+        line.erase(key);
+      }
+      text += line.dump() + "\n";
+    }
+    return text;
+  }
+
+  test::TempDir folder_;
+  static test::TempDir* shared_;
+};
+test::TempDir* TrainerTest::shared_ = nullptr;
+
+TEST_F(TrainerTest, ARunDirectoryHoldsWhatTheReadmePromises) {
+  const TrainConfig config = small("run");
+  const TrainResult result = train(config, std::nullopt);
+  const fs::path run = config.run.dir;
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_EQ(result.cells, 240);
+  EXPECT_EQ(result.stop_signal, 0);
+  EXPECT_EQ(config::dump(config::load<TrainConfig>(run / "config.yaml", {})), config::dump(config));
+  EXPECT_EQ(data::Vocabulary::load(run / "vocabulary.tsv").genes().size(), 80U);
+  EXPECT_GT(fs::file_size(run / "log.txt"), 0U);
+  EXPECT_EQ(checkpoint::steps_in(run / "checkpoints"), (std::vector<int64_t>{5, 10, 12}));
+  EXPECT_EQ(fs::canonical(run / "checkpoints/latest"), fs::canonical(run / "checkpoints/step-00000012"));
+  for (const char* file : {"model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}) {
+    EXPECT_TRUE(fs::exists(run / "checkpoints/latest" / file)) << file;
+  }
+  std::vector<int64_t> steps, heldout_steps;
+  for (const Json& line : lines_of(run / "metrics.jsonl")) {
+    (line.contains("loss") ? steps : heldout_steps).push_back(line["step"].get<int64_t>());
+  }
+  EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
+  EXPECT_EQ(heldout_steps, (std::vector<int64_t>{0, 4, 8, 12}));
+  ASSERT_TRUE(result.last_heldout.has_value());
+  EXPECT_LT(result.last_heldout->loss, result.first_heldout->loss);
+}
+
+TEST_F(TrainerTest, TheSameConfigurationGivesTheSameCurveBitForBitWhateverTheNumberOfWorkers) {
+  TrainConfig one = small("one"), two = small("two");
+  two.data.num_workers = 5;
+  train(one, std::nullopt);
+  train(two, std::nullopt);
+  EXPECT_EQ(curve_of(one.run.dir), curve_of(two.run.dir));
+  TrainConfig other = small("other");
+  other.train.seed = 43;
+  train(other, std::nullopt);
+  EXPECT_NE(curve_of(one.run.dir), curve_of(other.run.dir));
+}
+
+TEST_F(TrainerTest, ARunResumedMidEpochContinuesTheCurveBitForBit) {
+  for (const model::Attention attention : {model::Attention::kSigmoid, model::Attention::kSoftmax}) {
+    const std::string suffix = attention == model::Attention::kSigmoid ? "-sigmoid" : "-softmax";
+    TrainConfig whole = small("whole" + suffix);
+    whole.model.attention = attention;
+    train(whole, std::nullopt);
+    // Stops after 7 of 12 steps; the schedule is constant, so train.steps may grow.
+    TrainConfig first = whole;
+    first.run.dir = (folder_ / ("parts" + suffix)).string();
+    first.train.steps = 7;
+    first.heldout.every_steps = 0;
+    first.data.heldout_fraction = whole.data.heldout_fraction;
+    train(first, std::nullopt);
+    TrainConfig second = whole;
+    second.run.dir = first.run.dir;
+    second.heldout.every_steps = 0;
+    train(second, find_resume_point("latest", second.run.dir));
+    std::string expected;
+    for (const std::string& curve : {curve_of(whole.run.dir)}) {
+      std::istringstream lines(curve);
+      for (std::string line; std::getline(lines, line);) {
+        if (line.find("heldout_loss") == std::string::npos) expected += line + "\n";
+      }
+    }
+    EXPECT_EQ(curve_of(second.run.dir), expected) << suffix;
+  }
+}
+
+TEST_F(TrainerTest, ResumingFromAnOlderCheckpointWritesTheSameLinesAgainAndKeepsTheOldOnes) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const std::string before = curve_of(config.run.dir);
+  train(config, find_resume_point((folder_ / "run/checkpoints/step-00000005").string(), config.run.dir));
+  EXPECT_EQ(curve_of(config.run.dir), before);
+  EXPECT_TRUE(fs::exists(folder_ / "run/metrics.superseded.jsonl"));
+}
+
+TEST_F(TrainerTest, ACheckpointMayBranchOffIntoANewRun) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const std::string before = curve_of(config.run.dir);
+  TrainConfig branch = config;
+  branch.run.dir = (folder_ / "branch").string();
+  branch.optim.learning_rate = 1e-3;
+  const TrainResult result =
+      train(branch, find_resume_point((folder_ / "run/checkpoints/step-00000010").string(), config.run.dir));
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_EQ(curve_of(config.run.dir), before);
+  EXPECT_EQ(lines_of(folder_ / "branch/metrics.jsonl").front()["step"], 11);
+}
+
+TEST_F(TrainerTest, SigtermSavesAndTheResumedRunContinuesTheCurve) {
+  TrainConfig config = small("whole");
+  config.checkpoint.every_steps = 0;
+  train(config, std::nullopt);
+  const std::string whole = curve_of(config.run.dir);
+
+  TrainConfig stopped = config;
+  stopped.run.dir = (folder_ / "stopped").string();
+  install_stop_signal_handlers();
+  std::jthread killer([&](const std::stop_token& ended) {
+    const fs::path metrics = fs::path(stopped.run.dir) / "metrics.jsonl";
+    while (!ended.stop_requested()) {
+      if (fs::exists(metrics) && read_file(metrics).find("\"step\":3") != std::string::npos) {
+        ::kill(::getpid(), SIGTERM);
+        return;
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  });
+  const TrainResult result = train(stopped, std::nullopt);
+  killer.request_stop();
+  killer.join();
+  if (result.stop_signal == 0) GTEST_SKIP() << "the run was over before the signal came";
+  EXPECT_EQ(result.stop_signal, SIGTERM);
+  EXPECT_EQ(checkpoint::steps_in(fs::path(stopped.run.dir) / "checkpoints"), (std::vector<int64_t>{result.steps}));
+  clear_stop_signal();
+  train(stopped, find_resume_point("latest", stopped.run.dir));
+  EXPECT_EQ(curve_of(stopped.run.dir), whole);
+}
+
+TEST_F(TrainerTest, ASignalBeforeTheFirstStepWritesNothing) {
+  install_stop_signal_handlers();
+  ::raise(SIGTERM);
+  const TrainConfig config = small("never");
+  EXPECT_THROW(train(config, std::nullopt), Interrupted);
+  EXPECT_FALSE(fs::exists(config.run.dir));
+}
+
+TEST_F(TrainerTest, DivergenceEndsTheRunWithItsLineAndTheLastGoodCheckpoint) {
+  TrainConfig config = small("run");
+  config.optim.learning_rate = 1e30;
+  config.checkpoint.every_steps = 1;
+  std::string message;
+  try {
+    train(config, std::nullopt);
+  } catch (const NumericError& error) {
+    message = error.what();
+  }
+  EXPECT_NE(message.find("training has diverged"), std::string::npos) << message;
+  EXPECT_NE(message.find("step-0000000"), std::string::npos) << message;
+  const std::vector<Json> lines = lines_of(fs::path(config.run.dir) / "metrics.jsonl");
+  EXPECT_TRUE(lines.back()["loss"].is_null() || lines.back()["grad_norm"].is_null());
+}
+
+TEST_F(TrainerTest, WhatIsWrongWithTheInputsLeavesNoRunDirectory) {
+  TrainConfig config = small("run");
+  config.data.files = {(folder_ / "missing.h5ad").string()};
+  EXPECT_THROW(train(config, std::nullopt), DataError);
+  config = small("run");
+  config.train.device = DeviceChoice::kCuda;
+  if (config.data.files.empty()) FAIL();
+  try {
+    (void)check(config, std::nullopt);
+  } catch (const DeviceError&) {
+  }
+  EXPECT_FALSE(fs::exists(config.run.dir));
+}
+
+TEST_F(TrainerTest, AnExistingRunDirectoryIsRefused) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const std::string before = curve_of(config.run.dir);
+  EXPECT_THROW(train(config, std::nullopt), ConfigError);
+  EXPECT_EQ(curve_of(config.run.dir), before);
+}
+
+TEST_F(TrainerTest, CheckingWritesNothing) {
+  const TrainConfig config = small("run");
+  const CheckReport report = check(config, std::nullopt);
+  EXPECT_FALSE(fs::exists(config.run.dir));
+  EXPECT_EQ(report.training_cells + report.heldout_cells, 120);
+  EXPECT_GT(report.parameters, 0);
+  EXPECT_GT(report.peak_memory_bytes, 0);
+}
+
+TEST_F(TrainerTest, SettingsThatWouldBreakTheRunAreRefusedOnResume) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const ResumePoint point = find_resume_point("latest", config.run.dir);
+  const auto refuses = [&](auto change) {
+    TrainConfig changed = config;
+    changed.train.steps = 20;
+    change(changed);
+    try {
+      train(changed, point);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_NE(refuses([](TrainConfig& c) { c.train.seed = 1; }).find("train.seed: 42 -> 1"), std::string::npos);
+  EXPECT_NE(refuses([](TrainConfig& c) { c.train.global_batch_cells = 10; }).find("global_batch_cells"),
+            std::string::npos);
+  EXPECT_NE(refuses([](TrainConfig& c) { c.model.width = 32; }).find("model.width"), std::string::npos);
+  EXPECT_NE(refuses([](TrainConfig& c) { c.data.heldout_seed = 9; }).find("heldout_seed"), std::string::npos);
+  EXPECT_EQ(refuses([](TrainConfig& c) { c.optim.learning_rate = 1e-3; }), "accepted");
+}
+
+TEST_F(TrainerTest, ACheckpointOfAnotherVocabularyOrOfOtherCellsIsRefused) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  TrainConfig more = config;
+  more.train.steps = 20;
+  const ResumePoint point = find_resume_point("latest", config.run.dir);
+  const fs::path vocabulary = folder_ / "run/vocabulary.tsv";
+
+  std::vector<data::Gene> genes = data::Vocabulary::load(vocabulary).genes();
+  genes.front().median *= 2;
+  data::Vocabulary(genes).save(folder_ / "other.tsv");
+  TrainConfig other = more;
+  other.data.vocabulary = (folder_ / "other.tsv").string();
+  EXPECT_THROW(train(other, point), CheckpointError);
+
+  data::synthesize({.cells = 100, .genes = 80, .median_genes = 30, .num_workers = 1}, folder_ / "cells.h5ad");
+  other = more;
+  other.data.files = {(folder_ / "cells.h5ad").string()};
+  EXPECT_THROW(train(other, point), CheckpointError);
+  EXPECT_EQ(lines_of(folder_ / "run/metrics.jsonl").back()["step"], 12);
+}
+
+TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverForTheOneBefore) {
+  TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const fs::path damaged = folder_ / "run/checkpoints/step-00000012/model.safetensors";
+  std::string bytes = read_file(damaged);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  write_file_atomically(damaged, bytes);
+  EXPECT_EQ(find_resume_point("latest", config.run.dir).checkpoint.filename(), "step-00000010");
+  EXPECT_THROW(train(config, find_resume_point(damaged.parent_path().string(), config.run.dir)), CheckpointError);
+}
+
+TEST_F(TrainerTest, AFinishedRunResumedDoesNothingMore) {
+  const TrainConfig config = small("run");
+  train(config, std::nullopt);
+  const std::string before = read_file(folder_ / "run/metrics.jsonl");
+  const TrainResult result = train(config, find_resume_point("latest", config.run.dir));
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_EQ(read_file(folder_ / "run/metrics.jsonl"), before);
+}
+
+TEST_F(TrainerTest, SeveralProcessesAreRefusedInsteadOfTrainingTheSameRunTwice) {
+  ::setenv("WORLD_SIZE", "2", 1);
+  EXPECT_THROW(train(small("run"), std::nullopt), ConfigError);
+  ::unsetenv("WORLD_SIZE");
+}
+
+}  // namespace
+}  // namespace scrna::train
