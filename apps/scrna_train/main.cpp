@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   try {
     Program program;
     describe_program(program);
+    add_inspect(program);
     add_synthesize(program);
     if (!parse(program, argc, argv)) return 0;
     return static_cast<int>(program.run());
