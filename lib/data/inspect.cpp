@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kCellsPerRead = 256;
 constexpr std::size_t kExamples = 4;
-constexpr float kIntegerTolerance = 1e-4F;  // as in counts_verdict.cpp
+constexpr float kCountTolerance = 1e-4F;  // as in counts_verdict.cpp
 
 // `sorted` is not empty.
 double quantile(const std::vector<double>& sorted, double part) {
@@ -121,7 +121,7 @@ void report_genes(const AnnDataFile& file, const InspectOptions& options, Inspec
 }
 
 bool is_strange(float value) {
-  return !std::isfinite(value) || value < 0 || std::abs(value - std::round(value)) > kIntegerTolerance;
+  return !std::isfinite(value) || value < 0 || std::abs(value - std::round(value)) > kCountTolerance;
 }
 
 // The one pass over the matrix.
