@@ -138,6 +138,7 @@ void set_attribute(const Handle& object, const std::string& name, const std::str
 void set_attribute(const Handle& object, const std::string& name, const std::vector<std::string>& texts) {
   std::vector<const char*> pointers;
   for (const std::string& text : texts) pointers.push_back(text.c_str());
+  if (texts.empty()) pointers.push_back("");  // not written, but HDF5 insists on an address
   const Handle type = text_type();
   write_attribute(object, name, type.get(), line_space(texts.size()), pointers.data());
 }
