@@ -68,11 +68,10 @@ void add_inspect(Program& program) {
        {"scrna-train inspect --json cells.h5ad", "one JSON object; of several files, an array"},
        {"scrna-train inspect --matrix layers/spliced --max-tokens 1024,2048 cells.h5ad",
         "the numbers of another matrix, for other context lengths"},
-       {"scrna-train inspect --json data/*.h5ad | jq -r '[.] | flatten[] | [.path, .matrix, .is_counts] | "
-        "@tsv'",
+       {"scrna-train inspect --json data/*.h5ad | jq -r '[.] | flatten[] | [.path, .matrix] | @tsv'",
         "one line for each of many files"}},
       [command] { return inspect(*command); });
-  app.add_option("files", command->files, ".h5ad files")->required()->type_name("FILE.h5ad ...");
+  app.add_option("FILE.h5ad", command->files, "files to report on")->required()->type_name("FILE.h5ad ...");
   app.add_flag("--json", command->as_json, "print JSON instead of text");
   app.add_option("--matrix", command->options.matrix,
                  "matrix to look at: X, raw/X, layers/<name>, or auto: the one with raw counts")
