@@ -10,9 +10,11 @@ int main(int argc, char** argv) {
   using namespace scrna::app;
   // A reader of our output that goes away must not end a training run; print() notices it.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is a write error like a full disk
   try {
     Program program;
     describe_program(program);
+    add_inspect(program);
     add_synthesize(program);
     add_train(program);
     if (!parse(program, argc, argv)) return 0;

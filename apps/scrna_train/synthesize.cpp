@@ -1,13 +1,14 @@
 // scrna-train synthesize: a file of synthetic cells. The flags are the fields of data::SynthesizeOptions.
 #include "lib/data/synthesize.h"
 
+#include <csignal>
 #include <filesystem>
 #include <memory>
 
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/fields.h"
-#include "lib/core/log.h"
 #include "lib/core/progress.h"
+#include "lib/core/signals.h"
 
 namespace scrna::app {
 namespace {
@@ -37,13 +38,32 @@ void check_target(const std::filesystem::path& target, bool force) {
   }
 }
 
+struct Stopped {};
+
+// Ctrl-C and SIGTERM between blocks of cells, so that the temporary file is removed; then the signal ends the
+// program as it would have.
+data::SynthesizeReport write_cells(const data::SynthesizeOptions& options,
+                                   const std::filesystem::path& target) {
+  PhaseProgress progress("cells");
+  install_stop_signal_handlers();
+  try {
+    return data::synthesize(options, target, [&](std::string_view phase, int64_t done, int64_t total) {
+      if (stop_signal() != 0) throw Stopped{};
+      progress(phase, done, total);
+    });
+  } catch (const Stopped&) {
+    progress.finish();
+    std::signal(stop_signal(), SIG_DFL);
+    std::raise(stop_signal());
+    throw;  // not reached
+  }
+}
+
 ExitCode synthesize(const SynthesizeCommand& command, const data::SynthesizeOptions& options) {
   options.validate("");
   const std::filesystem::path target = command.out;
   check_target(target, command.force);
-  PhaseProgress progress("cells");
-  const data::SynthesizeReport report = data::synthesize(options, target, std::ref(progress));
-  progress.finish();
+  const data::SynthesizeReport report = write_cells(options, target);
   print(
       fmt::format("{}: {} cells x {} genes, {:.1f} MB, written in {:.1f} s\n"
                   "  expressed genes per cell: median {:.0f}; non-zero counts: {}\n"

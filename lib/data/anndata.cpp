@@ -101,6 +101,15 @@ AnnDataFile& AnnDataFile::operator=(AnnDataFile&&) noexcept = default;
 const std::filesystem::path& AnnDataFile::path() const { return impl_->path; }
 int64_t AnnDataFile::num_cells() const { return impl_->obs->num_rows(); }
 std::vector<std::string> AnnDataFile::matrix_names() const { return impl_->names; }
+std::string AnnDataFile::format() const {
+  const std::scoped_lock lock(h5::hdf5_mutex());
+  const h5::Group& root = impl_->root;
+  if (root.text_attribute("encoding-type").value_or("") == "anndata")
+    return fmt::format("AnnData encoding {} (anndata 0.8 or later)",
+                       root.text_attribute("encoding-version").value_or("of unknown version"));
+  if (root.kind_of("obs") == h5::ObjectKind::kDataset) return "AnnData before 0.7 (tables of records)";
+  return "AnnData 0.7";
+}
 
 std::shared_ptr<const CountMatrix> AnnDataFile::open_matrix(std::string_view name) const {
   const std::scoped_lock lock(h5::hdf5_mutex());

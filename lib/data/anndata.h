@@ -66,6 +66,8 @@ class AnnDataFile {
 
   [[nodiscard]] const std::filesystem::path& path() const;
   [[nodiscard]] int64_t num_cells() const;
+  /// Which generation of AnnData's encodings the file has, for reports.
+  [[nodiscard]] std::string format() const;
   /// Matrices present, in the order "X", "raw/X", "layers/<name>" (names sorted).
   [[nodiscard]] std::vector<std::string> matrix_names() const;
   /// Throws DataError naming the matrices there are.

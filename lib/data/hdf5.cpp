@@ -9,7 +9,6 @@
 #include "lib/core/error.h"
 #include "lib/data/hdf5_detail.h"
 #include "lib/data/hdf5_lzf.h"
-#include "lib/data/hdf5_version.h"
 
 namespace scrna::data::h5 {
 namespace {
@@ -266,13 +265,3 @@ Group open_file(const std::filesystem::path& path) {
 }
 
 }  // namespace scrna::data::h5
-
-namespace scrna::data {
-
-std::string hdf5_version() {
-  unsigned major = 0, minor = 0, release = 0;
-  H5get_libversion(&major, &minor, &release);
-  return fmt::format("{}.{}.{}", major, minor, release);
-}
-
-}  // namespace scrna::data

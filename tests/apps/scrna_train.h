@@ -1,0 +1,46 @@
+// The program under test, and what the end-to-end tests expect of it. CMake gives its path.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/support/process.h"
+
+namespace scrna::test {
+
+inline ProcessResult scrna_train(std::vector<std::string> arguments, const ProcessOptions& options = {}) {
+  arguments.insert(arguments.begin(), SCRNA_TRAIN_PROGRAM);
+  return run_process(arguments, options);
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// One line on stderr that begins "scrna-train: error:" and holds all `parts`, nothing on stdout, that exit
+/// code.
+inline void expect_failure(const ProcessResult& result, int exit_code,
+                           const std::vector<std::string>& parts) {
+  EXPECT_EQ(result.exit_code, exit_code) << result.err;
+  EXPECT_EQ(result.out, "");
+  const std::string start = "scrna-train: error: ";
+  const std::size_t begin = result.err.find(start);
+  ASSERT_NE(begin, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find(start, begin + 1), std::string::npos)
+      << "the error is told twice: " << result.err;
+  EXPECT_EQ(result.err.find('\n', begin), result.err.size() - 1) << "it is not one line: " << result.err;
+  for (const std::string& part : parts)
+    EXPECT_TRUE(contains(result.err, part)) << "no '" << part << "' in: " << result.err;
+}
+
+/// A small valid file made by the program itself: 60 cells x 50 genes.
+inline void synthesize_small(const std::filesystem::path& path) {
+  const ProcessResult result = scrna_train({"synthesize", "--out", path.string(), "--cells", "60", "--genes",
+                                            "50", "--median-genes", "20", "--programs", "4"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+}
+
+}  // namespace scrna::test
