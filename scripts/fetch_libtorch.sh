@@ -94,7 +94,12 @@ download() {
       "${platforms[@]}" --dest "$downloads" "$name==$version" >&2 ||
       stop 2 "could not download $name $version; check the network and start again, what is already there is kept"
     file="$(wheel_file "$name" "$version")"
-    matches "$file" "$sha256" || stop 2 "$file differs from the SHA-256 sum in scripts/libtorch_wheels.tsv ($sha256): removed nothing, used nothing"
+    if ! matches "$file" "$sha256"; then
+      say "$(basename "$file") differs from the SHA-256 sum in scripts/libtorch_wheels.tsv"
+      say "expected $sha256, got $(sha256sum "$file" | cut -d ' ' -f 1)"
+      rm -f "$file"
+      stop 2 "it was removed unused; start again, and if that ends here too, look at the package index that pip uses"
+    fi
   fi
   echo "$file"
 }
