@@ -21,12 +21,12 @@ read_options() {
       --yes) build_options+=(--yes); shift ;;
       --data)
         shift
-        [ $# -gt 0 ] && [[ "$1" != --* ]] || stop 2 "--data needs at least one file; see --help"
         while [ $# -gt 0 ] && [[ "$1" != --* ]]; do
-          [ -r "$1" ] && [ ! -d "$1" ] || stop 3 "--data $1: there is no such file, or it cannot be read"
+          if [ ! -r "$1" ] || [ -d "$1" ]; then stop 3 "--data $1: there is no such file, or it cannot be read"; fi
           files+=("$(realpath "$1")")
           shift
         done
+        [ ${#files[@]} -gt 0 ] || stop 2 "--data needs at least one file; see --help"
         ;;
       --steps | --cuda)
         [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help"
@@ -39,10 +39,19 @@ read_options() {
   [[ "$steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--steps: expected a whole number from 1, got $steps"
 }
 
-# Prints what it does as a command that can be copied, then does it.
+# Prints a command as it can be typed, then runs it.
 show_and_run() {
-  printf '\n$ %s\n' "$(printf '%q ' "$@")" >&2
+  printf '\n$ %s\n' "$(typed "$@")" >&2
   "$@"
+}
+
+# typed WORD...: with quotes where a shell needs them.
+typed() {
+  local word line=
+  for word in "$@"; do
+    if [[ "$word" =~ ^[A-Za-z0-9_./=:,+-]+$ ]]; then line+=" $word"; else line+=" ${word@Q}"; fi
+  done
+  echo "${line:1}"
 }
 
 # yaml_list FILE...: ["a","b"], for --set.
@@ -82,14 +91,14 @@ What it means: in cells that it has never seen, the model guesses which gene sta
 something when its held-out loss is below that of the gene frequencies, both printed above.
 
 What to do next:
-  cd $(printf '%q' "$root")
+  $(typed cd "$root")
   $program train --resume $run --set train.steps=1000    # train longer
   tail -n 1 $run/metrics.jsonl
 END
   if [ ${#files[@]} = 0 ]; then
     echo "  scripts/demo.sh --data your-cells.h5ad    # the same on your own cells"
   else
-    echo "  $program train --check --config configs/demo.yaml --set model.width=256 --set run.dir=runs/wider --set data.files=$(printf '%q' "$data_files")"
+    echo "  $program train --check --config configs/demo.yaml --set model.width=256 --set run.dir=runs/wider --set $(typed "data.files=$data_files")"
   fi
   echo "  $program train --help    # examples; configs/README.md explains every setting"
 }
