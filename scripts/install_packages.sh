@@ -20,13 +20,14 @@ missing_packages() {
   done < "$root/scripts/debian_packages.tsv"
 }
 
-# Prints apt's own sentence about sizes; nothing when its package lists are too old or absent.
+# Prints apt's own sentences about sizes.
 announced_size() {
   LC_ALL=C apt-get install --assume-no --no-install-recommends -o Debug::NoLocking=1 "$@" 2> /dev/null |
     grep -E '^(Need to get|After this operation)' | tr '\n' ' ' || true
 }
 
-packages_are_known() { apt-cache show "$@" > /dev/null 2>&1; }
+# False on a fresh system, whose apt has no lists of packages yet.
+packages_are_known() { apt-get install --simulate --no-install-recommends "$@" > /dev/null 2>&1; }
 
 main() {
   assume_yes=no
@@ -67,7 +68,7 @@ main() {
     "${as_root[@]}" apt-get update -qq
   fi
   say "installing into the system: ${missing[*]}"
-  say "$(announced_size "${missing[@]}")"
+  say "apt says: $(announced_size "${missing[@]}")"
   pause_before_installing
   # shellcheck disable=SC2086  # the command is a list of words
   if ! "${as_root[@]}" $command -qq > /dev/null; then

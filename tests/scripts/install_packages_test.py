@@ -24,8 +24,7 @@ class InstallPackages(unittest.TestCase):
         self.calls = self.folder / "calls"
         self.calls.touch()
         self.stand_in("dpkg-query", 'case "$*" in *libhere-dev) echo installed ;; *) exit 1 ;; esac')
-        self.stand_in("apt-cache", "exit 0")
-        self.stand_in("apt-get", f'case "$*" in *--assume-no*) echo "Need to get 3 MB of archives." ;; *) echo "apt-get $*" >> "{self.calls}" ;; esac')
+        self.stand_in_for_apt_get(knows_packages=True)
         self.stand_in("id", "echo 0")
         self.stand_in("sudo", "exit 1")
 
@@ -34,6 +33,13 @@ class InstallPackages(unittest.TestCase):
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
+
+    def stand_in_for_apt_get(self, knows_packages):
+        self.stand_in("apt-get", f"""case "$*" in
+          *--simulate*) {"exit 0" if knows_packages else "exit 100"} ;;
+          *--assume-no*) echo "Need to get 3 MB of archives." ;;
+          *) echo "apt-get $*" >> "{self.calls}" ;;
+        esac""")
 
     def install(self, *arguments):
         environment = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
@@ -54,7 +60,7 @@ class InstallPackages(unittest.TestCase):
         self.assertEqual(calls, ["apt-get install --yes --no-install-recommends libabsent-dev no-such-tool -qq"])
 
     def test_unknown_packages_lead_to_an_update_first(self):
-        self.stand_in("apt-cache", "exit 100")
+        self.stand_in_for_apt_get(knows_packages=False)
         _, calls = self.install()
         self.assertEqual(calls[0], "apt-get update -qq")
         self.assertEqual(len(calls), 2)
