@@ -1,21 +1,20 @@
-# Decides whether device code is built (SCRNA_CUDA) and enables the CUDA language. Sets SCRNA_CUDA_ENABLED.
-set(SCRNA_CUDA_ENABLED OFF)
-if(NOT SCRNA_CUDA STREQUAL "OFF")
-  if(NOT CMAKE_CUDA_COMPILER)
-    find_program(SCRNA_NVCC nvcc HINTS /usr/local/cuda/bin)
-    if(SCRNA_NVCC)
-      set(CMAKE_CUDA_COMPILER "${SCRNA_NVCC}" CACHE FILEPATH "nvcc")
-    endif()
+# Enables the CUDA language when device code is built (machine.cmake decides). Sets SCRNA_CUDA_ENABLED.
+include(machine)
+set(SCRNA_CUDA_ENABLED ${SCRNA_CUDA_WANTED})
+if(SCRNA_CUDA_ENABLED)
+  if(NOT SCRNA_NVCC)
+    message(FATAL_ERROR "Device code is to be built (${SCRNA_CUDA_REASON}), but there is no nvcc 13. "
+      "Run scripts/build.sh, which fetches one, or set CMAKE_CUDA_COMPILER; -DSCRNA_CUDA=OFF builds for CPU only.")
   endif()
-  if(CMAKE_CUDA_COMPILER)
-    # sm_80 for everything portable; sm_90a for the Hopper kernels (set per target).
-    set(CMAKE_CUDA_ARCHITECTURES 80-virtual 90a-real)
-    enable_language(CUDA)
-    find_package(CUDAToolkit 13.0 REQUIRED)
-    set(SCRNA_CUDA_ENABLED ON)
-  elseif(SCRNA_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "SCRNA_CUDA=ON, but no nvcc was found. Run scripts/build.sh, which fetches one, or set CMAKE_CUDA_COMPILER.")
-  endif()
+  set(CMAKE_CUDA_COMPILER "${SCRNA_NVCC}" CACHE FILEPATH "nvcc")
+  # sm_80 for everything portable; sm_90a for the Hopper kernels (set per target).
+  set(CMAKE_CUDA_ARCHITECTURES 80-virtual 90a-real)
+  enable_language(CUDA)
+  # CMake 3.25.1 (Debian 12) stops at CUDA 13, which has no nvToolsExt, in a project that requires CMake 3.25.
+  set(scrna_minimum "${CMAKE_MINIMUM_REQUIRED_VERSION}")
+  set(CMAKE_MINIMUM_REQUIRED_VERSION 3.24)
+  find_package(CUDAToolkit 13.0 REQUIRED)
+  set(CMAKE_MINIMUM_REQUIRED_VERSION "${scrna_minimum}")
 endif()
 # CMake 3.25 does not know C++20 for nvcc 13, so the flag is given by hand.
 target_compile_options(scrna_options INTERFACE

@@ -1,21 +1,20 @@
 # LibTorch as two IMPORTED targets: scrna::torch_cpu always, scrna::torch_cuda with SCRNA_CUDA_ENABLED. Own targets
 # instead of find_package(Torch): that one insists on nvcc, changes the global CUDA flags and drags in packages
-# that a CPU machine does not have. The root is found in CMAKE_PREFIX_PATH (a LibTorch folder, a site-packages/torch,
-# or its share/cmake), else in the cache folder that scripts/build.sh fills.
-if(DEFINED ENV{XDG_CACHE_HOME})
-  set(scrna_cache "$ENV{XDG_CACHE_HOME}/scrna-train")
-else()
-  set(scrna_cache "$ENV{HOME}/.cache/scrna-train")
-endif()
-set(scrna_torch_candidates ${CMAKE_PREFIX_PATH})
-foreach(prefix ${CMAKE_PREFIX_PATH})
-  list(APPEND scrna_torch_candidates "${prefix}/torch" "${prefix}/../..")
-endforeach()
-find_path(SCRNA_TORCH_ROOT include/ATen/ATen.h
-  PATHS ${scrna_torch_candidates} "${scrna_cache}/libtorch-2.11.0/torch" NO_DEFAULT_PATH
-  DOC "folder with LibTorch's include/ and lib/")
+# that a CPU machine does not have. The folder with include/ and lib/ is SCRNA_TORCH_ROOT when given, else what machine.cmake
+# finds in CMAKE_PREFIX_PATH, else the one in the cache that scripts/fetch_libtorch.sh fills.
 if(NOT SCRNA_TORCH_ROOT)
-  message(FATAL_ERROR "LibTorch was not found in CMAKE_PREFIX_PATH or ${scrna_cache}. Run scripts/build.sh, which fetches it.")
+  if(SCRNA_NAMED_LIBTORCH)
+    set(SCRNA_TORCH_ROOT "${SCRNA_NAMED_LIBTORCH}")
+  else()
+    set(SCRNA_TORCH_ROOT "${scrna_cached_libtorch}/torch")
+  endif()
+endif()
+if(NOT EXISTS "${SCRNA_TORCH_ROOT}/include/ATen/ATen.h")
+  message(FATAL_ERROR "LibTorch was not found in CMAKE_PREFIX_PATH or ${SCRNA_TORCH_ROOT}. Run scripts/build.sh, which fetches it.")
+endif()
+if(SCRNA_CUDA_ENABLED AND NOT EXISTS "${SCRNA_TORCH_ROOT}/lib/libtorch_cuda.so")
+  message(FATAL_ERROR "Device code is to be built (${SCRNA_CUDA_REASON}), but the LibTorch in ${SCRNA_TORCH_ROOT} is for CPU only. "
+    "Name another in CMAKE_PREFIX_PATH, or build with -DSCRNA_CUDA=OFF.")
 endif()
 get_filename_component(SCRNA_TORCH_ROOT_REAL "${SCRNA_TORCH_ROOT}" REALPATH)
 file(READ "${SCRNA_TORCH_ROOT_REAL}/include/torch/headeronly/version.h" scrna_torch_header)

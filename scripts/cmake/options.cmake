@@ -14,8 +14,10 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
 
 find_program(SCRNA_CCACHE ccache)
 if(SCRNA_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${SCRNA_CCACHE})
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${SCRNA_CCACHE})
+  # Paths are taken relative to the clone, so that a second clone finds what the first has compiled.
+  set(scrna_launcher ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${SCRNA_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${scrna_launcher})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${scrna_launcher})
 endif()
 
 add_library(scrna_options INTERFACE)
