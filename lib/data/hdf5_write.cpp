@@ -75,6 +75,7 @@ void write_attribute(const Handle& object, const std::string& name, hid_t type, 
   const Handle attribute =
       checked(H5Acreate2(object.get(), name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
               where(object, name));
+  if (H5Sget_simple_extent_npoints(space.get()) == 0) return;  // HDF5 takes no null pointer, even for nothing
   checked_status(H5Awrite(attribute.get(), type, value), where(object, name));
 }
 
