@@ -75,15 +75,15 @@ void write_attribute(const Handle& object, const std::string& name, hid_t type, 
   const Handle attribute =
       checked(H5Acreate2(object.get(), name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
               where(object, name));
-  if (H5Sget_simple_extent_npoints(space.get()) == 0) return;  // HDF5 takes no null pointer, even for nothing
   checked_status(H5Awrite(attribute.get(), type, value), where(object, name));
 }
 
 Handle write_scalar_value(const Handle& parent, const std::string& name, hid_t type, const void* value) {
   const Handle space = scalar_space();
-  Handle dataset = checked(
-      H5Dcreate2(parent.get(), name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-      where(parent, name));
+  const Handle properties = timeless(H5P_DATASET_CREATE);
+  Handle dataset = checked(H5Dcreate2(parent.get(), name.c_str(), type, space.get(), H5P_DEFAULT,
+                                      properties.get(), H5P_DEFAULT),
+                           where(parent, name));
   checked_status(H5Dwrite(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value), where(parent, name));
   return dataset;
 }
@@ -138,6 +138,7 @@ void set_attribute(const Handle& object, const std::string& name, const std::str
 void set_attribute(const Handle& object, const std::string& name, const std::vector<std::string>& texts) {
   std::vector<const char*> pointers;
   for (const std::string& text : texts) pointers.push_back(text.c_str());
+  if (texts.empty()) pointers.push_back("");  // not written, but HDF5 insists on an address
   const Handle type = text_type();
   write_attribute(object, name, type.get(), line_space(texts.size()), pointers.data());
 }
