@@ -8,6 +8,7 @@
 
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/commands.h"
+#include "apps/scrna_train/wait_policy.h"
 #include "lib/config/config.h"
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
@@ -103,6 +104,7 @@ ExitCode train_command(const TrainCommand& command) {
     print(config::dump(config));
     return ExitCode::kDone;
   }
+  wait_without_spinning();
   install_stop_signal_handlers();
   std::optional<train::ResumePoint> resume;
   if (!command.resume.empty()) resume = train::find_resume_point(command.resume, config.run.dir);

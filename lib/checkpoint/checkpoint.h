@@ -27,9 +27,10 @@ struct Contents {
 /// "step-00000500"
 std::string folder_name(int64_t step);
 
-/// Saves `contents` as checkpoint `step` below `root` (created if needed), re-points `latest`, then removes all but the
-/// newest keep_last checkpoints and what crashed saves left behind. An existing checkpoint of that step is replaced.
-/// Returns its folder. Throws DataError (disk full ...); then `root` is as before.
+/// Saves `contents` as checkpoint `step` below `root` (created if needed), re-points `latest`, then removes all but
+/// keep_last (at least 1) checkpoints, this one and the newest others, and what crashed saves left behind. An existing
+/// checkpoint of that step is replaced. Returns its folder. Throws DataError (disk full ...); then `root` is as before.
+/// A file system without links keeps no `latest`: a warning says so.
 std::filesystem::path save(const std::filesystem::path& root, int64_t step, const Contents& contents, int64_t keep_last);
 
 /// Verifies the manifest (presence, size, SHA-256) and reads everything. Throws CheckpointError naming the bad file.
@@ -38,7 +39,8 @@ Contents load(const std::filesystem::path& folder);
 /// Steps for which a finished checkpoint folder exists below `root`, ascending.
 std::vector<int64_t> steps_in(const std::filesystem::path& root);
 
-/// The newest checkpoint below `root` that verifies; warns about newer damaged ones. Throws CheckpointError if none does.
+/// The checkpoint that was saved last, where `latest` points, or the newest one without such a link. When it does not
+/// verify, the newest that does, with a warning. Throws CheckpointError if none does.
 std::filesystem::path find_latest(const std::filesystem::path& root);
 
 }  // namespace scrna::checkpoint

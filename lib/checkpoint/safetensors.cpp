@@ -18,6 +18,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the reference implementation
+constexpr int kMaxJsonDepth = 4;                   // header, tensor, shape: nesting takes 50 times its text in memory
+constexpr std::size_t kMaxDimensions = 64;         // of LibTorch
 
 struct TypeName {
   const char* name;
@@ -25,15 +27,19 @@ struct TypeName {
 };
 constexpr std::array kTypes = {TypeName{"F64", at::kDouble}, TypeName{"F32", at::kFloat},  TypeName{"F16", at::kHalf},
                                TypeName{"BF16", at::kBFloat16}, TypeName{"I64", at::kLong}, TypeName{"I32", at::kInt},
-                               TypeName{"U8", at::kByte},    TypeName{"BOOL", at::kBool}};
+                               TypeName{"I16", at::kShort},  TypeName{"I8", at::kChar},    TypeName{"U8", at::kByte},
+                               TypeName{"BOOL", at::kBool}};
 
-// The product of dimensions and element size, or false when it does not fit 63 bits.
+// The product of dimensions and element size, or false when it does not fit 63 bits, zeros aside: LibTorch
+// multiplies the others to strides.
 bool byte_count(const std::vector<int64_t>& shape, std::size_t element_bytes, int64_t& out) {
   int64_t bytes = static_cast<int64_t>(element_bytes);
+  bool is_empty = false;
   for (const int64_t dimension : shape) {
-    if (dimension < 0 || __builtin_mul_overflow(bytes, dimension, &bytes)) return false;
+    is_empty = is_empty || dimension == 0;
+    if (dimension < 0 || __builtin_mul_overflow(bytes, std::max<int64_t>(dimension, 1), &bytes)) return false;
   }
-  out = bytes;
+  out = is_empty ? 0 : bytes;
   return true;
 }
 
@@ -51,12 +57,16 @@ Extent read_extent(const std::string& file, const std::string& name, const Json&
     const auto known = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeName& t) { return type == t.name; });
     if (known == kTypes.end()) throw CheckpointError("{}: tensor '{}' has unknown dtype '{}'", file, name, type);
     extent.type = known->type;
-    for (const Json& dimension : entry.at("shape")) {
+    const Json& shape = entry.at("shape");
+    if (!shape.is_array() || shape.size() > kMaxDimensions) {
+      throw CheckpointError("{}: the shape of tensor '{}' is not a list of at most {} sizes", file, name, kMaxDimensions);
+    }
+    for (const Json& dimension : shape) {
       if (!dimension.is_number_unsigned()) throw CheckpointError("{}: tensor '{}' has a negative or fractional dimension", file, name);
       extent.shape.push_back(dimension.get<int64_t>());
     }
     const Json& offsets = entry.at("data_offsets");
-    if (offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
+    if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
       throw CheckpointError("{}: tensor '{}' has no valid data_offsets", file, name);
     }
     extent.begin = offsets[0].get<int64_t>();
@@ -65,10 +75,40 @@ Extent read_extent(const std::string& file, const std::string& name, const Json&
     throw CheckpointError("{}: the entry of tensor '{}' is not dtype, shape, data_offsets", file, name);
   }
   int64_t bytes = 0;
-  if (!byte_count(extent.shape, c10::elementSize(extent.type), bytes) || extent.begin < 0 || extent.end - extent.begin != bytes) {
+  if (!byte_count(extent.shape, c10::elementSize(extent.type), bytes) || extent.begin < 0 ||
+      extent.end < extent.begin || extent.end - extent.begin != bytes) {
     throw CheckpointError("{}: tensor '{}' spans bytes {} to {}, which its shape does not fill", file, name, extent.begin, extent.end);
   }
   return extent;
+}
+
+// The header, or a discarded value when it is not JSON or deeper than a header is.
+Json parse_header(const std::string& text) {
+  bool is_too_deep = false;
+  const auto look = [&](int depth, Json::parse_event_t, Json&) {
+    is_too_deep = is_too_deep || depth > kMaxJsonDepth;
+    return !is_too_deep;  // drops what follows, so that it takes no memory
+  };
+  Json header = Json::parse(text, look, /*allow_exceptions=*/false);
+  return is_too_deep ? Json(Json::value_t::discarded) : header;
+}
+
+void read_metadata(const std::string& file, const Json& entry, std::map<std::string, std::string>& out) {
+  if (!entry.is_object()) throw CheckpointError("{}: __metadata__ is not an object", file);
+  for (const auto& [key, value] : entry.items()) {
+    if (!value.is_string()) throw CheckpointError("{}: metadata '{}' is not text", file, key);
+    out[key] = value.get<std::string>();
+  }
+}
+
+// Memory for a tensor whose bytes are known to be in the file.
+at::Tensor empty_tensor(const std::string& file, const Extent& extent) {
+  try {
+    return at::empty(extent.shape, extent.type);
+  } catch (const std::exception& problem) {  // LibTorch's own kind, or no memory
+    throw CheckpointError("{}: tensor '{}' of {} bytes does not fit into memory: {}", file, extent.name,
+                          extent.end - extent.begin, problem.what());
+  }
 }
 
 }  // namespace
@@ -107,23 +147,20 @@ Safetensors load_safetensors(const std::filesystem::path& path) {
   if (!stream.read(reinterpret_cast<char*>(&header_bytes), sizeof header_bytes)) {
     throw CheckpointError("{}: shorter than 8 bytes; not a safetensors file", file);
   }
-  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - 8) {
+  if (header_bytes > kMaxHeaderBytes || file_bytes < 8 || header_bytes > file_bytes - 8) {
     throw CheckpointError("{}: says its header has {} bytes, but the file has {}; not a safetensors file or truncated", file,
                           header_bytes, file_bytes);
   }
   std::string text(header_bytes, '\0');
   if (!stream.read(text.data(), static_cast<std::streamsize>(header_bytes))) throw CheckpointError("{}: reading the header stopped", file);
-  const Json header = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json header = parse_header(text);
   if (!header.is_object()) throw CheckpointError("{}: the header is not a JSON object", file);
 
   Safetensors result;
   std::vector<Extent> extents;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
-      for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) throw CheckpointError("{}: metadata '{}' is not text", file, key);
-        result.metadata[key] = value.get<std::string>();
-      }
+      read_metadata(file, entry, result.metadata);
     } else {
       extents.push_back(read_extent(file, name, entry));
     }
@@ -143,7 +180,7 @@ Safetensors load_safetensors(const std::filesystem::path& path) {
     throw CheckpointError("{}: {} bytes of tensors are declared, {} are there; the file is truncated or damaged", file, covered, data_bytes);
   }
   for (const Extent& extent : extents) {
-    at::Tensor tensor = at::empty(extent.shape, extent.type);
+    at::Tensor tensor = empty_tensor(file, extent);
     stream.seekg(static_cast<std::streamoff>(8 + header_bytes) + extent.begin);
     if (tensor.nbytes() > 0 && !stream.read(static_cast<char*>(tensor.mutable_data_ptr()), static_cast<std::streamsize>(tensor.nbytes()))) {
       throw CheckpointError("{}: reading tensor '{}' stopped", file, extent.name);

@@ -11,6 +11,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/files.h"
+#include "lib/core/utf8.h"
 
 namespace scrna::config {
 namespace {
@@ -23,23 +24,7 @@ constexpr std::size_t kMaxKeys = 1000;
 constexpr std::size_t kMaxBytes = 4 << 20;
 constexpr std::size_t kMaxScalarBytes = 64 << 10;
 
-// Length of the UTF-8 character at the front of `text`, 0 for none. Printable ones, tab and line ends only:
-// yaml-cpp would quietly replace or drop anything else.
-std::size_t character_bytes(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80)
-    return (first >= 0x20 && first != 0x7F) || first == '\t' || first == '\n' || first == '\r' ? 1 : 0;
-  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  const bool is_overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
-  const bool is_outside_unicode = (first == 0xED && byte(1) > 0x9F) || (first == 0xF4 && byte(1) > 0x8F);
-  return is_overlong || is_outside_unicode ? 0 : length;
-}
-
+// Printable characters, tab and line ends only: yaml-cpp would quietly replace or drop anything else.
 void expect_text(std::string_view text, const std::string& name) {
   int64_t line = 1;
   while (!text.empty()) {

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -35,6 +37,21 @@ void write_all(int descriptor, const void* data, std::size_t num_bytes, const st
   }
 }
 
+// Size of the file up to and with its last line end.
+off_t end_of_lines(int descriptor, off_t size) {
+  std::array<char, 4096> piece{};
+  while (size > 0) {
+    const off_t begin = std::max<off_t>(0, size - static_cast<off_t>(piece.size()));
+    const ssize_t count = ::pread(descriptor, piece.data(), static_cast<std::size_t>(size - begin), begin);
+    if (count <= 0) return size;  // cannot be read: leave it as it is
+    for (ssize_t i = count; i-- > 0;) {
+      if (piece[static_cast<std::size_t>(i)] == '\n') return begin + i + 1;
+    }
+    size = begin;
+  }
+  return 0;
+}
+
 class Sha256 {
  public:
   Sha256() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {
@@ -56,13 +73,22 @@ class Sha256 {
 
 }  // namespace
 
-std::string read_file(const std::filesystem::path& path) {
+std::string read_file(const std::filesystem::path& path, std::size_t max_bytes) {
   std::ifstream stream(path, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(path)) {
-    throw DataError("{}: cannot read the file: {}", path.string(),
-                    std::filesystem::is_directory(path) ? "it is a folder" : reason());
+  std::error_code ignored;
+  const bool is_folder = std::filesystem::is_directory(path, ignored);
+  if (!stream || is_folder) {
+    throw DataError("{}: cannot read the file: {}", path.string(), is_folder ? "it is a folder" : reason());
   }
-  std::string contents{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  std::string contents;
+  constexpr std::size_t kPiece = 1 << 20;
+  while (stream) {
+    const std::size_t size = contents.size();
+    contents.resize(size + kPiece);
+    stream.read(contents.data() + size, kPiece);
+    contents.resize(size + static_cast<std::size_t>(stream.gcount()));
+    if (contents.size() > max_bytes) throw DataError("{}: is longer than {} bytes; is it the right file?", path.string(), max_bytes);
+  }
   if (stream.bad()) throw DataError("{}: reading stopped: {}", path.string(), reason());
   return contents;
 }
@@ -110,8 +136,16 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 }
 
 LineAppender::LineAppender(std::filesystem::path path) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw DataError("{}: cannot open for appending: {}", path_.string(), reason());
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) return;
+  const off_t end = end_of_lines(descriptor_, status.st_size);
+  if (end < status.st_size && ::ftruncate(descriptor_, end) != 0) {
+    const std::string why = reason();
+    ::close(descriptor_);
+    throw DataError("{}: its last line is incomplete and cannot be cut off: {}", path_.string(), why);
+  }
 }
 
 LineAppender::~LineAppender() { ::close(descriptor_); }

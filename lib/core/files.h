@@ -10,8 +10,9 @@
 
 namespace scrna {
 
-/// Throws DataError ("cannot read ...: reason") when the file cannot be read whole.
-std::string read_file(const std::filesystem::path& path);
+/// Throws DataError ("cannot read ...: reason") when the file cannot be read whole, or is larger than `max_bytes`:
+/// no text the program reads at once is, but a device may never end.
+std::string read_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 30);
 
 /// Replaces `path` by `contents`: temporary file, fsync, rename. Throws DataError with the reason (disk full ...).
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
@@ -38,7 +39,8 @@ class AtomicFile {
   bool committed_ = false;
 };
 
-/// Appends whole lines to a file (metrics.jsonl); each append() is one write. Throws DataError with the reason.
+/// Appends whole lines to a file (metrics.jsonl); each append() is one write. What a killed program left of a line at
+/// the end of the file is cut off when it is opened. Throws DataError with the reason.
 class LineAppender {
  public:
   explicit LineAppender(std::filesystem::path path);

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "lib/core/error.h"
@@ -17,8 +18,17 @@ namespace {
 constexpr const char* kPattern = "%H:%M:%S %^%L%$ %v";
 constexpr const char* kFilePattern = "%Y-%m-%dT%H:%M:%S.%e %L %v";
 
+// A line that was written before there was a file for it.
+struct EarlyLine {
+  spdlog::log_clock::time_point time;
+  spdlog::level::level_enum level;
+  std::string message;
+};
+constexpr std::size_t kMaxEarlyLines = 10000;
+
 struct Sinks {
   std::mutex mutex;
+  std::vector<EarlyLine> early_lines;
   std::shared_ptr<spdlog::logger> console;
   std::shared_ptr<spdlog::logger> file;
   void (*before_console_line)() = nullptr;
@@ -57,6 +67,8 @@ void write(Level level, std::string_view message) {
   if (all.file) {
     all.file->log(native(level), message);
     all.file->flush();
+  } else if (all.early_lines.size() < kMaxEarlyLines) {
+    all.early_lines.push_back({spdlog::log_clock::now(), native(level), std::string(message)});
   }
 }
 
@@ -84,6 +96,9 @@ void open_file(const std::filesystem::path& path) {
   }
   all.file->set_pattern(kFilePattern);
   all.file->set_level(spdlog::level::debug);
+  for (const EarlyLine& line : all.early_lines) all.file->log(line.time, {}, line.level, line.message);
+  all.early_lines.clear();
+  all.file->flush();
 }
 
 void close_file() {

@@ -17,7 +17,8 @@ void write(Level level, std::string_view message);
 void write_failure(std::string_view message);
 /// Least severe level that reaches stderr. log.txt always gets everything from kDebug up.
 void set_console_level(Level level);
-/// Also writes every line to `path` (appending) until close_file().
+/// Also writes every line to `path` (appending) until close_file(), first those that came before there was a file: what a
+/// run found out about its data belongs into its log.
 void open_file(const std::filesystem::path& path);
 void close_file();
 /// Called before a log line goes to the terminal, so that a progress bar can clear its line. Null: none.

@@ -112,7 +112,9 @@ Vocabulary build_vocabulary(std::span<const CellSource> sources, int64_t min_cel
     const std::vector<int32_t> indices = table.add_columns(source.gene_ids.ids);
     for (int64_t first = 0; first < source.matrix->num_cells(); first += kCellsPerRead) {
       const int64_t count = std::min(kCellsPerRead, source.matrix->num_cells() - first);
-      table.add_cells(source.matrix->read(first, count), indices);
+      const CellBlock block = source.matrix->read(first, count);
+      check_values(source, block);
+      table.add_cells(block, indices);
       done += count;
       if (progress) progress("vocabulary", done, num_cells);
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <set>
 #include <unordered_set>
@@ -107,6 +109,27 @@ void agree_on_kind(std::vector<Opened>& files) {
 
 }  // namespace
 
+void check_values(const CellSource& source, const CellBlock& block) {
+  const float tolerance = source.is_counts ? kIntegerTolerance : 1.0F;
+  for (std::size_t i = 0; i < block.values.size(); ++i) {
+    const float value = block.values[i];
+    const bool is_good = value >= 0 && value <= std::numeric_limits<float>::max() &&
+                         std::abs(value - std::round(value)) <= tolerance;
+    if (is_good) [[likely]]
+      continue;
+    const auto cell = std::upper_bound(block.indptr.begin(), block.indptr.end(), static_cast<int64_t>(i)) -
+                      block.indptr.begin() - 1 + block.first_cell;
+    throw DataError(
+        "{}: {} holds {} in cell {} (counted from 0), gene '{}'; expected {}. A sample of its cells looked "
+        "right: "
+        "was it joined from parts that were processed differently?",
+        source.name, source.matrix->name(), value, cell,
+        source.gene_ids.ids[static_cast<std::size_t>(block.genes[i])],
+        source.is_counts ? "raw counts (data.allow_normalized=true accepts fractions)"
+                         : "finite numbers of at least 0");
+  }
+}
+
 std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>& patterns) {
   if (patterns.empty()) {
     throw ConfigError(
@@ -116,7 +139,9 @@ std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>&
   std::set<std::filesystem::path> seen;
   for (const std::string& pattern : patterns) {
     for (const std::filesystem::path& path : matches_of(pattern)) {
-      if (seen.insert(std::filesystem::weakly_canonical(path)).second) files.push_back(path);
+      std::error_code problem;
+      const std::filesystem::path canonical = std::filesystem::weakly_canonical(path, problem);
+      if (seen.insert(problem ? path : canonical).second) files.push_back(path);
     }
   }
   return files;
@@ -131,7 +156,8 @@ std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary*
     Opened opened;
     CellSource& source = opened.source;
     source.name = path.string();
-    source.matrix = file.open_matrix(verdict.matrix);
+    source.matrix = verdict.opened;
+    source.is_counts = verdict.is_counts && !config.allow_normalized;
     source.gene_ids = choose_gene_ids(file, verdict.matrix, config.gene_column);
     if (config.gene_column.empty())
       opened.alternatives = other_gene_ids(file, verdict.matrix, source.gene_ids);

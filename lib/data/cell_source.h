@@ -24,9 +24,15 @@ using Progress = std::function<void(std::string_view what, int64_t cells, int64_
 struct CellSource {
   std::string name;  // path as the user wrote it or the pattern found it; for messages
   std::shared_ptr<const CountMatrix> matrix;
-  GeneIds gene_ids;       // one per gene of the matrix
-  CategoryColumn groups;  // [cells] of data.heldout_column; empty codes without one
+  GeneIds gene_ids;        // one per gene of the matrix
+  CategoryColumn groups;   // [cells] of data.heldout_column; empty codes without one
+  bool is_counts = false;  // only whole numbers are accepted
 };
+
+/// Throws DataError naming cell, gene and value: not finite, negative, or a fraction in a matrix that was
+/// taken for counts. The choice of a matrix looks at a sample; every pass over all cells calls this, so that
+/// one batch of normalised cells among thousands of raw ones does not slip through.
+void check_values(const CellSource& source, const CellBlock& block);
 
 /// Paths of data.files in the order given, a pattern's matches sorted, repeats dropped. Throws DataError for
 /// a path that does not exist or a pattern without match, ConfigError for an empty list.

@@ -156,6 +156,7 @@ void Corpus::scan(const Progress& progress) {
         const ScanTask& task = tasks[at];
         const GeneMap& map = gene_maps_[task.source];
         const CellBlock block = sources_[task.source].matrix->read(task.first_row, task.num_rows);
+        check_values(sources_[task.source], block);
         for (int64_t i = 0; i < task.num_rows; ++i) {
           const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(i)]);
           const auto count = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(i) + 1]) - begin;
@@ -275,6 +276,16 @@ void Corpus::check_split() {
         "without evaluation",
         config_.heldout_fraction, num_training_cells_);
   }
+}
+
+void Corpus::check_unchanged(int32_t source, int64_t num_tokens) const {
+  const int64_t num_special = tokenizer_config_.add_cls ? 1 : 0;
+  if (num_tokens > num_special && num_tokens <= longest_cell_tokens_) return;
+  throw DataError(
+      "{}: has changed since it was opened (a cell has {} tokens now, all had 1 to {}); start again, and do "
+      "not "
+      "write to files that are in use",
+      sources_[static_cast<std::size_t>(source)].name, num_tokens, longest_cell_tokens_);
 }
 
 TokenizerReport Corpus::total_report() const {

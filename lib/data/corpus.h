@@ -69,6 +69,9 @@ class Corpus {
   /// 32 bits of file (name without folder, matrix, shape; the order in case of repeats), 32 bits of row: the
   /// same cell keeps its id when folders move or files are added.
   [[nodiscard]] uint64_t cell_id(int32_t source, int64_t row) const;
+  /// For the passes after the first: throws DataError when a usable cell now has no gene, or more tokens than
+  /// the longest cell had: somebody has written to the file since.
+  void check_unchanged(int32_t source, int64_t num_tokens) const;
   /// Non-empty runs of `block_cells` rows with their number of cells of that role, in file order.
   [[nodiscard]] std::vector<CellRange> ranges(CellRole role, int64_t block_cells) const;
 

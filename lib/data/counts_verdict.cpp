@@ -11,8 +11,6 @@ namespace {
 
 constexpr int64_t kNumBlocks = 8;
 constexpr int64_t kCellsPerBlock = 256;
-// Counts stored as float after a detour through another program carry rounding noise; more is not a count.
-constexpr float kIntegerTolerance = 1e-4F;
 
 bool is_named_like_counts(const std::string& name) {
   std::string lower = name;
@@ -75,7 +73,8 @@ CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
   CountsVerdict verdict;
   if (choice != "auto") {
     verdict.matrix = std::string(choice);
-    verdict.candidates.push_back({verdict.matrix, survey_values(*file.open_matrix(choice))});
+    verdict.opened = file.open_matrix(choice);
+    verdict.candidates.push_back({verdict.matrix, survey_values(*verdict.opened)});
     verdict.is_counts = verdict.candidates[0].survey.is_counts;
     verdict.reason = fmt::format("chosen by data.matrix; holds {}", verdict.candidates[0].survey.description);
     return verdict;
@@ -84,8 +83,10 @@ CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
   std::stable_sort(names.begin(), names.end(),
                    [](const std::string& a, const std::string& b) { return rank_of(a) < rank_of(b); });
   for (const std::string& name : names) {
+    std::shared_ptr<const CountMatrix> matrix;
     try {
-      verdict.candidates.push_back({name, survey_values(*file.open_matrix(name))});
+      matrix = file.open_matrix(name);
+      verdict.candidates.push_back({name, survey_values(*matrix)});
     } catch (const DataError& problem) {
       // A damaged or unsupported matrix is fatal when it is the only one; otherwise another may hold the
       // counts.
@@ -95,6 +96,7 @@ CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
     }
     if (verdict.candidates.back().survey.is_counts) {
       verdict.matrix = name;
+      verdict.opened = std::move(matrix);
       verdict.is_counts = true;
       verdict.reason = fmt::format("holds {}", verdict.candidates.back().survey.description);
       for (const MatrixVerdict& other : verdict.candidates) {
@@ -105,6 +107,10 @@ CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
     }
   }
   verdict.matrix = std::find(names.begin(), names.end(), "X") != names.end() ? "X" : names.front();
+  try {
+    verdict.opened = file.open_matrix(verdict.matrix);
+  } catch (const DataError&) {  // the reason below says so; require_counts() refuses it
+  }
   verdict.reason = "no matrix of the file holds raw counts";
   for (const MatrixVerdict& other : verdict.candidates)
     verdict.reason += fmt::format("; {} holds {}", other.matrix, other.survey.description);

@@ -3,6 +3,7 @@
 // numbers, said aloud, and refused when nothing looks like counts.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,14 +33,19 @@ struct CountsVerdict {
   bool is_counts = false;
   std::string reason;                     // one sentence: why this one
   std::vector<MatrixVerdict> candidates;  // all that were looked at, best first
+  std::shared_ptr<const CountMatrix>
+      opened;  // the chosen one: a CSC matrix, once read, need not be turned again
 };
+
+/// Counts stored as float after a detour through another program carry rounding noise; more is not a count.
+inline constexpr float kIntegerTolerance = 1e-4F;
 
 /// Looks at blocks of cells spread over the matrix (about 2,000 cells).
 ValueSurvey survey_values(const CountMatrix& matrix);
 
 /// choice "auto": the first of layers/counts and the like, raw/X, X, other layers that holds counts; when
-/// none does, the first present with is_counts = false. Otherwise the named matrix. Throws DataError for a
-/// name that does not exist.
+/// none does, X (without one the first present) with is_counts = false. Otherwise the named matrix. Throws
+/// DataError for a name that does not exist.
 CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice);
 
 /// Throws DataError when the verdict is not counts and allow_normalized is false: what was found, where, what

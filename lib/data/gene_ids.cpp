@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "lib/core/error.h"
+#include "lib/core/utf8.h"
 
 namespace scrna::data {
 namespace {
@@ -23,7 +24,14 @@ bool looks_like_symbol(std::string_view id) {
   return !id.empty() && id.size() <= 40 && std::isalpha(static_cast<unsigned char>(id[0])) != 0;
 }
 
-GeneIds make(std::vector<std::string> ids, std::string source) {
+GeneIds make(std::vector<std::string> ids, std::string source, const AnnDataFile& file) {
+  for (std::size_t gene = 0; gene < ids.size(); ++gene) {
+    if (is_one_line_of_text(ids[gene])) continue;
+    throw DataError(
+        "{}: gene {} (counted from 0) of {} has an id that is no text: tabs, control characters or no "
+        "UTF-8; repair it, or set data.gene_column to another column",
+        file.path().string(), gene, source);
+  }
   GeneIds result{.ids = std::move(ids), .source = std::move(source)};
   result.type = type_of(result.ids);
   if (result.type == GeneIdType::kEnsembl) {
@@ -77,9 +85,9 @@ GeneIdType type_of(const std::vector<std::string>& ids) {
 
 GeneIds choose_gene_ids(const AnnDataFile& file, std::string_view matrix_name, std::string_view gene_column) {
   if (!gene_column.empty() && gene_column != "index") {
-    return make(file.var_column(matrix_name, gene_column), fmt::format("var['{}']", gene_column));
+    return make(file.var_column(matrix_name, gene_column), fmt::format("var['{}']", gene_column), file);
   }
-  GeneIds from_index = make(file.var_index(matrix_name), "var index");
+  GeneIds from_index = make(file.var_index(matrix_name), "var index", file);
   if (gene_column == "index" || from_index.type == GeneIdType::kEnsembl) return from_index;
   for (const std::string& column : file.var_columns(matrix_name)) {
     std::vector<std::string> texts;
@@ -89,7 +97,7 @@ GeneIds choose_gene_ids(const AnnDataFile& file, std::string_view matrix_name, s
       continue;  // a column of a kind that cannot hold ids is no candidate
     }
     if (type_of(texts) == GeneIdType::kEnsembl)
-      return make(std::move(texts), fmt::format("var['{}']", column));
+      return make(std::move(texts), fmt::format("var['{}']", column), file);
   }
   return from_index;
 }

@@ -31,7 +31,7 @@ GeneIdType type_of(const std::vector<std::string>& ids);
 
 /// gene_column "": Ensembl ids from the index or any var column if at least half of the genes have one, else
 /// the index. "index": the index. Otherwise that var column. Throws DataError for a column that does not
-/// exist.
+/// exist, and for ids that are no text.
 GeneIds choose_gene_ids(const AnnDataFile& file, std::string_view matrix_name, std::string_view gene_column);
 
 }  // namespace scrna::data

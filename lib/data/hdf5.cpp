@@ -26,14 +26,6 @@ herr_t collect(unsigned, const H5E_error2_t* error, void* out) {
   return 0;
 }
 
-// One text of a fixed-length field: up to the first NUL, without trailing spaces of space-padded strings.
-std::string fixed_text(const char* data, std::size_t size, bool space_padded) {
-  std::size_t length = 0;
-  while (length < size && data[length] != '\0') ++length;
-  while (space_padded && length > 0 && data[length - 1] == ' ') --length;
-  return {data, length};
-}
-
 herr_t refuse_traversal(const char*, const char*, const char*, const char*, unsigned*, hid_t, void*) {
   return -1;
 }
@@ -75,29 +67,6 @@ Handle checked(hid_t id, const std::string& what) {
 
 void stay_inside_file(hid_t access_properties) {
   H5Pset_elink_cb(access_properties, &refuse_traversal, nullptr);
-}
-
-std::vector<std::string> read_text_elements(hid_t type, std::size_t count, hid_t space,
-                                            const ReadInto& read_into) {
-  std::vector<std::string> result;
-  result.reserve(count);
-  if (H5Tis_variable_str(type) > 0) {
-    const Handle memory_type(H5Tcopy(H5T_C_S1));
-    H5Tset_size(memory_type.get(), H5T_VARIABLE);
-    H5Tset_cset(memory_type.get(), H5Tget_cset(type));
-    std::vector<char*> pointers(count, nullptr);
-    read_into(memory_type.get(), pointers.data());
-    for (const char* text : pointers) result.emplace_back(text != nullptr ? text : "");
-    H5Dvlen_reclaim(memory_type.get(), space, H5P_DEFAULT, pointers.data());
-    return result;
-  }
-  const std::size_t size = H5Tget_size(type);
-  std::vector<char> bytes(size * count);
-  read_into(type, bytes.data());
-  const bool space_padded = H5Tget_strpad(type) == H5T_STR_SPACEPAD;
-  for (std::size_t i = 0; i < count; ++i)
-    result.push_back(fixed_text(bytes.data() + i * size, size, space_padded));
-  return result;
 }
 
 }  // namespace detail
@@ -204,8 +173,8 @@ std::optional<std::vector<std::string>> Group::text_list_attribute(const std::st
   if (count < 0 || H5Tget_class(type.get()) != H5T_STRING) return std::nullopt;
   if (H5Aget_storage_size(attribute.get()) > file_bytes_)
     throw DataError("{}: attribute {} declares more bytes than the file has", where_, name);
-  return detail::read_text_elements(
-      type.get(), static_cast<std::size_t>(count), space.get(), [&](hid_t memory_type, void* out) {
+  return detail::read_attribute_texts(
+      type.get(), static_cast<std::size_t>(count), space.get(), [&](hid_t memory_type, hid_t, void* out) {
         if (H5Aread(attribute.get(), memory_type, out) < 0)
           throw DataError("{}: attribute {} cannot be read: {}", where_, name, hdf5_reason());
       });
@@ -238,9 +207,11 @@ Group open_file(const std::filesystem::path& path) {
   register_lzf();
   std::error_code problem;
   if (!std::filesystem::exists(path, problem)) throw DataError("{}: no such file", path.string());
-  if (std::filesystem::is_directory(path))
+  if (std::filesystem::is_directory(path, problem))
     throw DataError("{}: is a folder; expected an .h5ad file (a .zarr store must be written as .h5ad first)",
                     path.string());
+  if (!std::filesystem::is_regular_file(path, problem))  // reading a pipe would wait for ever
+    throw DataError("{}: is a pipe or a device; expected an .h5ad file", path.string());
   std::ifstream stream(path, std::ios::binary);
   std::array<char, 4> magic{};
   if (!stream) throw DataError("{}: cannot be opened for reading (permissions?)", path.string());
@@ -261,7 +232,9 @@ Group open_file(const std::filesystem::path& path) {
     throw DataError("{}: cannot be opened; it is damaged or incomplete, download or copy it again ({})",
                     path.string(), hdf5_reason());
   }
-  return {std::move(file), path.string() + ":", std::filesystem::file_size(path)};
+  const uint64_t file_bytes = std::filesystem::file_size(path, problem);
+  if (problem) throw DataError("{}: its size cannot be read: {}", path.string(), problem.message());
+  return {std::move(file), path.string() + ":", file_bytes};
 }
 
 }  // namespace scrna::data::h5

@@ -70,7 +70,8 @@ class Dataset {
   [[nodiscard]] std::vector<double> read_doubles() const;
 
  private:
-  Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape, std::string field = {});
+  Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape, uint64_t file_bytes,
+          std::string field = {});
   [[nodiscard]] Handle in_memory(hid_t type) const;  // the type, inside a record when this is a field
   void read_block(const std::vector<hsize_t>& start, const std::vector<hsize_t>& count, hid_t type,
                   void* out) const;
@@ -79,6 +80,7 @@ class Dataset {
   std::string where_;
   std::string field_;
   std::vector<uint64_t> shape_;
+  uint64_t file_bytes_;
   NumberKind kind_ = NumberKind::kNone;
   bool is_text_ = false;
 };

@@ -15,7 +15,7 @@ namespace {
 using detail::checked;
 
 constexpr uint64_t kDefaultCacheBytes = uint64_t{1} << 20;
-constexpr uint64_t kMaxCacheBytes = uint64_t{128} << 20;
+constexpr uint64_t kMaxCacheBytes = uint64_t{256} << 20;  // of a band; a single larger chunk is kept, too
 constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
 
 std::string filter_problem(hid_t properties) {
@@ -42,16 +42,19 @@ std::vector<uint64_t> shape_of(hid_t dataset, const std::string& where) {
   return {extent.begin(), extent.end()};
 }
 
-// Throws when the contents lie elsewhere, need a missing filter, or are declared larger than the file can
-// hold.
-void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>& shape,
-                   uint64_t element_bytes, uint64_t file_bytes, const std::string& where) {
+// Before anything else is asked of a data set: even the shape of a virtual one makes HDF5 open other files.
+void refuse_other_files(hid_t properties, const std::string& where) {
   if (H5Pget_layout(properties) == H5D_VIRTUAL || H5Pget_external_count(properties) > 0) {
     throw DataError(
         "{}: its contents lie in other files (virtual or external storage), which is refused; copy the data "
         "into one file",
         where);
   }
+}
+
+// Throws when the contents need a missing filter, or are declared larger than the file can hold.
+void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>& shape,
+                   uint64_t element_bytes, uint64_t file_bytes, const std::string& where) {
   if (const std::string problem = filter_problem(properties); !problem.empty())
     throw DataError("{}: {}", where, problem);
   uint64_t bytes = element_bytes;
@@ -99,26 +102,28 @@ Dataset Dataset::open(hid_t parent, const std::string& path, const std::string& 
   detail::stay_inside_file(access.get());
   Handle dataset = open_with(access.get());
   Handle type = checked(H5Dget_type(dataset.get()), where);
-  const std::vector<uint64_t> shape = shape_of(dataset.get(), where);
   const Handle properties = checked(H5Dget_create_plist(dataset.get()), where);
+  refuse_other_files(properties.get(), where);
+  const std::vector<uint64_t> shape = shape_of(dataset.get(), where);
   check_storage(dataset.get(), properties.get(), shape, H5Tget_size(type.get()), file_bytes, where);
   const uint64_t band = band_bytes(properties.get(), shape, H5Tget_size(type.get()), file_bytes, where);
   if (band > kDefaultCacheBytes) {  // the cache of an open data set cannot change
     dataset = Handle();
     constexpr std::size_t kSlots = 12421;  // a prime, above the number of chunks of any band
-    H5Pset_chunk_cache(access.get(), kSlots, std::min(band, kMaxCacheBytes), 1.0);
+    H5Pset_chunk_cache(access.get(), kSlots, band, 1.0);
     dataset = open_with(access.get());
   }
-  return {std::move(dataset), std::move(type), where, shape};
+  return {std::move(dataset), std::move(type), where, shape, file_bytes};
 }
 
 Dataset::Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape,
-                 std::string field)
+                 uint64_t file_bytes, std::string field)
     : handle_(std::move(handle)),
       type_(std::move(type)),
       where_(std::move(where)),
       field_(std::move(field)),
-      shape_(std::move(shape)) {
+      shape_(std::move(shape)),
+      file_bytes_(file_bytes) {
   switch (H5Tget_class(type_.get())) {
     case H5T_INTEGER:
       kind_ = NumberKind::kInteger;
@@ -180,7 +185,7 @@ Dataset Dataset::field(const std::string& name) const {
   if (index < 0) throw DataError("{}: has no field '{}'", where_, name);
   Handle type = checked(H5Tget_member_type(type_.get(), static_cast<unsigned>(index)), where_);
   H5Iinc_ref(handle_.get());
-  return {Handle(handle_.get()), std::move(type), where_ + "[" + name + "]", shape_, name};
+  return {Handle(handle_.get()), std::move(type), where_ + "[" + name + "]", shape_, file_bytes_, name};
 }
 
 Handle Dataset::in_memory(hid_t type) const {
@@ -249,11 +254,11 @@ std::vector<std::string> Dataset::read_text() const {
     throw DataError("{}: expected a list of texts, got {} of {} dimensions", where_, type_name(),
                     shape_.size());
   if (shape_[0] == 0) return {};
-  const Handle space = checked(H5Dget_space(handle_.get()), where_);
-  return detail::read_text_elements(type_.get(), shape_[0], space.get(), [&](hid_t memory_type, void* out) {
-    if (H5Dread(handle_.get(), in_memory(memory_type).get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, out) < 0)
+  const auto read_into = [&](hid_t memory_type, hid_t transfer, void* out) {
+    if (H5Dread(handle_.get(), in_memory(memory_type).get(), H5S_ALL, H5S_ALL, transfer, out) < 0)
       throw DataError("{}: cannot be read (damaged or truncated file?): {}", where_, hdf5_reason());
-  });
+  };
+  return detail::read_texts(type_.get(), shape_[0], file_bytes_, read_into);
 }
 
 std::vector<int64_t> Dataset::read_integers() const {

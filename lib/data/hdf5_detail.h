@@ -27,10 +27,14 @@ Handle checked(hid_t id, const std::string& what);
 /// when a soft link leads to one.
 void stay_inside_file(hid_t access_properties);
 
-using ReadInto = std::function<void(hid_t memory_type, void* out)>;
-/// `count` texts of the string type `type`, fixed or variable length. `read_into` fills the buffer it is
-/// given, whose elements have the given memory type.
-std::vector<std::string> read_text_elements(hid_t type, std::size_t count, hid_t space,
-                                            const ReadInto& read_into);
+using ReadInto = std::function<void(hid_t memory_type, hid_t transfer_properties, void* out)>;
+/// `count` texts of a data set whose string type is `type`, fixed or variable length. `read_into` fills the
+/// buffer it is given, whose elements have the given memory type. A read that would need more memory than a
+/// file of `file_bytes` can hold in texts fails.
+std::vector<std::string> read_texts(hid_t type, std::size_t count, uint64_t file_bytes,
+                                    const ReadInto& read_into);
+/// The same for an attribute, whose memory HDF5 takes by itself (its reads have no transfer properties).
+std::vector<std::string> read_attribute_texts(hid_t type, std::size_t count, hid_t space,
+                                              const ReadInto& read_into);
 
 }  // namespace scrna::data::h5::detail

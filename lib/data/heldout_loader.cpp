@@ -66,6 +66,7 @@ HeldoutLoader::HeldoutLoader(const Corpus& corpus, const LoaderOptions& options)
       const auto count = static_cast<std::size_t>(block.indptr[row + 1]) - begin;
       tokenizer.tokenize(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
                          std::span(block.values).subspan(begin, count), tokens_);
+      corpus.check_unchanged(source, std::ssize(tokens_) - cell_begin_.back());
       cell_begin_.push_back(static_cast<int64_t>(tokens_.size()));
       cell_ids_.push_back(corpus.cell_id(source, cells[first].row));
     }

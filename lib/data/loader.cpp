@@ -84,11 +84,18 @@ struct TrainLoader::Impl {
     epoch = first_position / corpus.num_training_cells();
     order.emplace(block_sizes, options.shuffle_window_cells, options.seed, epoch);
     next_window = order->window_of(first_position % corpus.num_training_cells());
-    for (int64_t i = 0; i < options.num_workers; ++i) threads.emplace_back([this] { read_blocks(); });
-    threads.emplace_back([this] { pack_windows(); });
+    try {
+      for (int64_t i = 0; i < options.num_workers; ++i) threads.emplace_back([this] { read_blocks(); });
+      threads.emplace_back([this] { pack_windows(); });
+    } catch (...) {  // no more threads to be had: those there are must not be waited for in vain
+      stop();
+      throw;
+    }
   }
 
-  ~Impl() {
+  ~Impl() { stop(); }
+
+  void stop() {
     {
       const std::scoped_lock lock(mutex);
       is_stopping = true;
@@ -100,6 +107,16 @@ struct TrainLoader::Impl {
 
   // ---- readers
   void read_blocks() {
+    try {
+      read_blocks_until_stopped();
+    } catch (...) {  // out of memory between two blocks, say
+      const std::scoped_lock lock(mutex);
+      if (!reader_problem) reader_problem = std::current_exception();
+      window_changed.notify_all();
+    }
+  }
+
+  void read_blocks_until_stopped() {
     Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
     std::unique_lock lock(mutex);
     for (;;) {
@@ -176,6 +193,7 @@ struct TrainLoader::Impl {
         const auto count = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
         tokenizer.tokenize(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
                            std::span(block.values).subspan(begin, count), result.tokens);
+        corpus.check_unchanged(range.source, std::ssize(result.tokens) - result.begin.back());
       }
       result.cell_ids.push_back(corpus.cell_id(range.source, range.first_row + row));
       result.begin.push_back(static_cast<int64_t>(result.tokens.size()));
@@ -205,8 +223,10 @@ struct TrainLoader::Impl {
   Window* wait_for_window() {
     std::unique_lock lock(mutex);
     window_changed.wait(lock, [&] {
-      return is_stopping || (!windows.empty() && windows.front()->num_done == windows.front()->blocks.size());
+      return is_stopping || reader_problem ||
+             (!windows.empty() && windows.front()->num_done == windows.front()->blocks.size());
     });
+    if (reader_problem) std::rethrow_exception(reader_problem);
     return is_stopping ? nullptr : windows.front().get();
   }
 
@@ -286,6 +306,7 @@ struct TrainLoader::Impl {
   std::condition_variable window_changed;  // a window is complete
   std::condition_variable queue_changed;
   bool is_stopping = false;
+  std::exception_ptr reader_problem;  // that belongs to no window
   int64_t epoch = 0;
   std::optional<EpochOrder> order;  // of `epoch`
   int64_t next_window = 0;          // of `order`

@@ -37,14 +37,15 @@ class MatrixBase : public CountMatrix {
   int64_t num_cells_, num_genes_;
 };
 
-/// The members of a sparse matrix, opened and checked: indptr begins at 0, never falls and ends at the number
-/// of entries; data and indices are numbers and equally many.
+/// The members of a sparse matrix, opened and checked: indptr begins at 0, never falls, ends at the number of
+/// entries and gives no line more than a few times its length; data and indices are numbers and equally many.
 struct SparseParts {
   h5::Dataset data, indices;
   std::vector<int64_t> indptr;  // [lines + 1]
 };
-/// num_lines: cells of a CSR matrix, genes of a CSC matrix. Throws DataError.
-SparseParts open_sparse(const h5::Group& group, int64_t num_lines);
+/// num_lines, line_length: cells and genes of a CSR matrix, genes and cells of a CSC matrix. Throws
+/// DataError.
+SparseParts open_sparse(const h5::Group& group, int64_t num_lines, int64_t line_length);
 
 /// Throws DataError unless all indices lie in [0, bound). `what`: "genes" or "cells".
 void check_indices(const std::vector<int32_t>& indices, int64_t count, int64_t bound,

@@ -10,7 +10,13 @@
 namespace scrna::data {
 namespace {
 
-std::vector<int64_t> read_indptr(const h5::Dataset& dataset, int64_t num_lines, int64_t num_entries) {
+// A line may hold an entry more than once, but not without limit: what a block of cells takes in memory
+// must follow from its number of cells and genes, not from what a damaged file says.
+constexpr int64_t kMaxRepeats = 4;
+constexpr int64_t kFreeEntries = 4096;
+
+std::vector<int64_t> read_indptr(const h5::Dataset& dataset, int64_t num_lines, int64_t line_length,
+                                 int64_t num_entries) {
   if (dataset.shape().size() != 1 || static_cast<int64_t>(dataset.shape()[0]) != num_lines + 1) {
     throw DataError("{}: expected {} entries (one more than the lines of the matrix), got {}",
                     dataset.where(), num_lines + 1, dataset.num_elements());
@@ -26,6 +32,11 @@ std::vector<int64_t> read_indptr(const h5::Dataset& dataset, int64_t num_lines, 
       throw DataError("{}: must never fall, but entry {} is {} after {}; the matrix is damaged",
                       dataset.where(), i, indptr[i], indptr[i - 1]);
     }
+    const int64_t length = indptr[i] - indptr[i - 1];
+    if (length > kFreeEntries && length / kMaxRepeats > line_length) {
+      throw DataError("{}: line {} of the matrix has {} entries, but there is room for {}; it is damaged",
+                      dataset.where(), i - 1, length, line_length);
+    }
   }
   if (indptr.back() != num_entries) {
     throw DataError("{}: ends with {}, but {} entries are stored; the matrix is damaged", dataset.where(),
@@ -37,7 +48,7 @@ std::vector<int64_t> read_indptr(const h5::Dataset& dataset, int64_t num_lines, 
 class CsrMatrix : public MatrixBase {
  public:
   CsrMatrix(const h5::Group& group, std::string name, int64_t num_cells, int64_t num_genes)
-      : MatrixBase(std::move(name), num_cells, num_genes), parts_(open_sparse(group, num_cells)) {}
+      : MatrixBase(std::move(name), num_cells, num_genes), parts_(open_sparse(group, num_cells, num_genes)) {}
   MatrixLayout layout() const override { return MatrixLayout::kCsr; }
   int64_t stored_values() const override { return parts_.indptr.back(); }
   bool has_integer_type() const override { return parts_.data.number_kind() != h5::NumberKind::kFloat; }
@@ -74,7 +85,7 @@ class CsrMatrix : public MatrixBase {
 
 }  // namespace
 
-SparseParts open_sparse(const h5::Group& group, int64_t num_lines) {
+SparseParts open_sparse(const h5::Group& group, int64_t num_lines, int64_t line_length) {
   SparseParts parts{group.dataset("data"), group.dataset("indices"), {}};
   if (parts.data.number_kind() == h5::NumberKind::kNone)
     throw DataError("{}: expected numbers, got {}", parts.data.where(), parts.data.type_name());
@@ -84,8 +95,8 @@ SparseParts open_sparse(const h5::Group& group, int64_t num_lines) {
     throw DataError("{}: has {} entries, but indices has {}; the matrix is damaged", parts.data.where(),
                     parts.data.num_elements(), parts.indices.num_elements());
   }
-  parts.indptr =
-      read_indptr(group.dataset("indptr"), num_lines, static_cast<int64_t>(parts.data.num_elements()));
+  parts.indptr = read_indptr(group.dataset("indptr"), num_lines, line_length,
+                             static_cast<int64_t>(parts.data.num_elements()));
   return parts;
 }
 

@@ -100,10 +100,17 @@ void write_provenance(H5adWriter& writer, const SynthesizeOptions& options) {
 
 void SynthesizeOptions::validate(const std::string& path) const {
   const std::string prefix = path.empty() ? "" : path + ".";
-  if (lengths == LengthDistribution::kMedian && 10 * median_genes > 8 * genes) {
+  if (lengths == LengthDistribution::kMedian && median_genes > 8 * genes / 10) {
     throw ConfigError(
         "{}median_genes: at most 80 % of {}genes ({}) can be the median, got {}; ask for more genes", prefix,
         prefix, genes, median_genes);
+  }
+  constexpr int64_t kMaxRates = int64_t{1}
+                                << 28;  // floats in memory: a rate per gene and type, gene and donor
+  if (genes * (cell_types + donors) > kMaxRates) {
+    throw ConfigError(
+        "{}genes: {} genes times {} cell types and donors need too much memory; at most {} genes fit", prefix,
+        genes, cell_types + donors, kMaxRates / (cell_types + donors));
   }
 }
 

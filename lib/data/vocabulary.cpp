@@ -71,6 +71,8 @@ Line split_line(std::string_view file, int64_t number, std::string_view text) {
 
 Vocabulary::Vocabulary(std::vector<Gene> genes) : genes_(std::move(genes)) {
   if (genes_.empty()) throw DataError("the vocabulary holds no gene");
+  if (genes_.size() > kMaxGenes)
+    throw DataError("the vocabulary holds {} genes; at most {} can be handled", genes_.size(), kMaxGenes);
   tokens_.reserve(genes_.size());
   int32_t token = kNumSpecial;
   for (const Gene& gene : genes_) {

@@ -27,6 +27,7 @@ class Vocabulary {
  public:
   static constexpr int32_t kPad = 0, kMask = 1, kCls = 2, kUnk = 3;
   static constexpr int32_t kNumSpecial = 4;
+  static constexpr std::size_t kMaxGenes = (std::size_t{1} << 22) - kNumSpecial;  // 22 bits of a sort key
 
   /// Tokens kNumSpecial, kNumSpecial + 1, ... are `genes` in their order. Throws DataError for an empty or
   /// repeated id, a median that is not a positive finite number, or no gene at all.

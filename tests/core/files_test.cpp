@@ -1,8 +1,12 @@
 #include "lib/core/files.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include "lib/core/error.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"
 
 namespace scrna {
@@ -59,6 +63,52 @@ TEST(Files, AppendedLinesFollowEachOther) {
   LineAppender lines(folder / "m.jsonl");
   lines.append("{\"step\":2}");
   EXPECT_EQ(read_file(folder / "m.jsonl"), "{\"step\":1}\n{\"step\":2}\n");
+}
+
+TEST(Files, AnIncompleteLastLineIsCutOffBeforeMoreAreAppended) {
+  const test::TempDir folder;
+  const auto after_opening = [&](const std::string& before) {
+    write_file_atomically(folder / "m.jsonl", before);
+    LineAppender(folder / "m.jsonl").append("next");
+    return read_file(folder / "m.jsonl");
+  };
+  EXPECT_EQ(after_opening("one\ntw"), "one\nnext\n");
+  EXPECT_EQ(after_opening("one\n"), "one\nnext\n");
+  EXPECT_EQ(after_opening("on"), "next\n");
+  EXPECT_EQ(after_opening(""), "next\n");
+  EXPECT_EQ(after_opening("one\n" + std::string(10000, 'x')), "one\nnext\n");
+  EXPECT_EQ(after_opening(std::string(4096, 'x') + "\n"), std::string(4096, 'x') + "\nnext\n");
+}
+
+TEST(Files, AFileThatNeverEndsIsNotReadForEver) {
+  EXPECT_THROW(read_file("/dev/zero", 5'000'000), DataError);
+  const test::TempDir folder;
+  write_file_atomically(folder / "a", std::string(3'000'000, 'x'));
+  EXPECT_EQ(read_file(folder / "a").size(), 3'000'000U);
+  EXPECT_THROW(read_file(folder / "a", 2'999'999), DataError);
+}
+
+TEST(Files, AFolderThatIsMissingOrATargetThatIsAFolderIsNamed) {
+  const test::TempDir folder;
+  EXPECT_CONTAINS(test::message_of<DataError>([] { AtomicFile("/nonexistent/a"); }), "/nonexistent/a: cannot create the file: No such file");
+  std::filesystem::create_directory(folder / "d");
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { write_file_atomically(folder / "d", "x"); }), "cannot put the file in place: Is a directory");
+  EXPECT_EQ(files_in(folder.path()), 1U) << "the temporary file stays behind";
+}
+
+TEST(Files, AWriteThatFailsHalfWayLeavesTheOldFile) {
+  const test::TempDir folder;
+  write_file_atomically(folder / "a", "old");
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files makes write() fail, as a full disk does
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{.rlim_cur = 1000, .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string problem = test::message_of<DataError>([&] { write_file_atomically(folder / "a", std::string(5000, 'x')); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_CONTAINS(problem, "a: cannot write");
+  EXPECT_EQ(read_file(folder / "a"), "old");
+  EXPECT_EQ(files_in(folder.path()), 1U);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ using test::batch_of;
 using test::pack;
 
 // A model with its optimizer and step, all from one seed.
-struct Run {
-  explicit Run(TrainConfig settings = small(), at::ScalarType type = at::kFloat)
+struct SmallRun {
+  explicit SmallRun(TrainConfig settings = small(), at::ScalarType type = at::kFloat)
       : config(std::move(settings)),
         encoder(config.model, test::kPackedVocabulary, 32, config.train.seed, at::kCPU),
         optimizer(encoder.parameters().values(), encoder.parameters().gradients(),
@@ -42,11 +42,11 @@ struct Run {
 };
 
 double relative_difference(const at::Tensor& a, const at::Tensor& b) {
-  return at::linalg_vector_norm(a - b).item<double>() / at::linalg_vector_norm(b).item<double>();
+  return at::linalg_vector_norm(a.sub(b)).item<double>() / at::linalg_vector_norm(b).item<double>();
 }
 
 TEST(TrainStep, TheLossIsTheMeanOverAllMaskedTokensHoweverTheCellsArePacked) {
-  Run together, apart;
+  SmallRun together, apart;
   const StepReport one = together.step(batch_of(0, {pack({{1, 32}, {2, 7}, {3, 20}, {4, 5}})}));
   const StepReport four =
       apart.step(batch_of(0, {pack({{1, 32}}), pack({{2, 7}, {3, 20}}), pack({{4, 5}})}));
@@ -59,7 +59,7 @@ TEST(TrainStep, TheLossIsTheMeanOverAllMaskedTokensHoweverTheCellsArePacked) {
 }
 
 TEST(TrainStep, ReportsWhatItDid) {
-  Run run;
+  SmallRun run;
   const StepReport report = run.step(batch_of(0, {pack({{1, 32}, {2, 7}})}));
   EXPECT_EQ(report.step, 1);
   EXPECT_EQ(report.cells, 2);
@@ -77,7 +77,7 @@ TEST(TrainStep, ReportsWhatItDid) {
 }
 
 TEST(TrainStep, TrainingOnTheSameCellsLowersTheLoss) {
-  Run run;
+  SmallRun run;
   double first = 0, last = 0;
   for (int64_t step = 0; step < 60; ++step) {
     last = run.step(batch_of(step, {pack({{1, 32}, {2, 20}})})).loss;
@@ -87,9 +87,9 @@ TEST(TrainStep, TrainingOnTheSameCellsLowersTheLoss) {
 }
 
 TEST(TrainStep, ClippingScalesTheGradientButReportsTheNormBefore) {
-  TrainConfig clipped = Run::small();
+  TrainConfig clipped = SmallRun::small();
   clipped.optim.clip_norm = 1e-3;
-  Run run(clipped), free;
+  SmallRun run(clipped), free;
   const GlobalBatch batch = batch_of(0, {pack({{1, 32}})});
   const StepReport report = run.step(batch);
   EXPECT_EQ(report.grad_norm, free.step(batch).grad_norm);
@@ -98,7 +98,7 @@ TEST(TrainStep, ClippingScalesTheGradientButReportsTheNormBefore) {
 }
 
 TEST(TrainStep, GradientsThatAreNotFiniteChangeNothing) {
-  Run run;
+  SmallRun run;
   {
     const at::NoGradGuard no_grad;
     run.encoder.parameters().all().back().value.fill_(std::numeric_limits<float>::infinity());
@@ -111,7 +111,7 @@ TEST(TrainStep, GradientsThatAreNotFiniteChangeNothing) {
 }
 
 TEST(TrainStep, InBf16TheLossIsThatOfFp32ToBf16Rounding) {
-  Run fp32, bf16(Run::small(), at::kBFloat16);
+  SmallRun fp32, bf16(SmallRun::small(), at::kBFloat16);
   const GlobalBatch batch = batch_of(0, {pack({{1, 32}, {2, 7}})});
   const double exact = fp32.step(batch).loss;
   EXPECT_NEAR(bf16.step(batch).loss, exact, test::kBFloat16LossRelative * exact);
@@ -119,7 +119,7 @@ TEST(TrainStep, InBf16TheLossIsThatOfFp32ToBf16Rounding) {
 }
 
 TEST(TrainStep, ABatchWithoutMaskedTokensIsABug) {
-  Run run;
+  SmallRun run;
   EXPECT_THROW((void)run.step(GlobalBatch{}), InternalError);
 }
 

@@ -53,6 +53,7 @@ class TrainerTest : public testing::Test {
     config.train.steps = 12;  // 12 x 20 cells: two and a half epochs of 96
     config.train.global_batch_cells = 20;
     config.train.device = DeviceChoice::kCpu;
+    config.train.num_threads = 1;  // tiny products: threads would wait for each other longer than they compute
     config.heldout.every_steps = 4;
     config.checkpoint.every_steps = 5;
     return config;
