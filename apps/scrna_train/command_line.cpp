@@ -124,7 +124,9 @@ std::string in_words(const CLI::ParseError& problem) {
   }
   const std::vector<std::string> commands = subcommands_of(command);
   if (commands.empty()) refuse(command, fmt::format("unexpected argument '{}'", word), "");
-  const std::string nearest = nearest_name(word, commands);
+  std::vector<std::string> known = commands;
+  for (const std::string& flag : flags_of(command)) known.push_back(flag);  // `help` means --help
+  const std::string nearest = nearest_name(word, known);
   refuse(command,
          nearest.empty()
              ? fmt::format("unknown command '{}'; the commands are {}", word, fmt::join(commands, ", "))

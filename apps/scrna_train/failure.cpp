@@ -15,6 +15,13 @@ bool mentions(std::string_view text, std::string_view word) {
   return text.find(word) != std::string_view::npos;
 }
 
+ExitCode report_full_memory() {
+  log::failure(
+      "the machine's memory is full; for training, lower data.tokens_per_micro_batch or choose a smaller "
+      "model");
+  return ExitCode::kBug;
+}
+
 // LibTorch throws one family of exceptions for the GPU's trouble, the network's and our own mistakes.
 ExitCode report(const c10::Error& problem) {
   const std::string_view what = problem.what_without_backtrace();
@@ -24,8 +31,10 @@ ExitCode report(const c10::Error& problem) {
                  what);
     return ExitCode::kDevice;
   }
+  if (mentions(what, "can't allocate memory")) return report_full_memory();
   if (dynamic_cast<const c10::DistError*>(&problem) != nullptr || mentions(what, "CUDA") ||
-      mentions(what, "NCCL") || mentions(what, "cuBLAS") || mentions(what, "CUBLAS")) {
+      mentions(what, "NVIDIA") || mentions(what, "NCCL") || mentions(what, "cuBLAS") ||
+      mentions(what, "CUBLAS")) {
     log::failure("the GPU or the communication failed: {}", what);
     return ExitCode::kDevice;
   }
@@ -45,9 +54,7 @@ ExitCode report_failure(const std::exception_ptr& failure) {
   } catch (const c10::Error& problem) {
     return report(problem);
   } catch (const std::bad_alloc&) {
-    log::failure(
-        "the machine's memory is full; lower data.tokens_per_micro_batch, choose a smaller model, or free "
-        "memory");
+    return report_full_memory();
   } catch (const std::filesystem::filesystem_error& problem) {
     log::failure("{}: {}", problem.path1().string(), problem.code().message());
     return ExitCode::kData;

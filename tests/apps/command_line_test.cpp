@@ -60,6 +60,7 @@ TEST(CommandLine, AMisspeltCommandIsAnsweredWithTheNearest) {
   expect_failure(scrna_train({"inspekt", "cells.h5ad", "--json"}), 2,
                  {"'inspekt'", "did you mean 'inspect'?"});
   expect_failure(scrna_train({"frobnicate"}), 2, {"'frobnicate'", "inspect, synthesize"});
+  expect_failure(scrna_train({"help"}), 2, {"did you mean '--help'?"});
 }
 
 TEST(CommandLine, AMisspeltFlagIsAnsweredWithTheNearest) {
