@@ -70,6 +70,16 @@ provide_libtorch() {
   fi
 }
 
+# CMake keeps what it found in its cache. When the clone was moved, or the compiler of device code is gone, that is
+# worth nothing: --fresh forgets it.
+cache_is_stale() {
+  local cache_file="$root/build/$preset/CMakeCache.txt" home nvcc
+  [ -f "$cache_file" ] || return 1
+  home="$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$cache_file")"
+  nvcc="$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$cache_file")"
+  [ "$home" != "$root" ] || { [ -n "$nvcc" ] && [ ! -x "$nvcc" ]; }
+}
+
 main() {
   read_options "$@"
   local -a yes=()
@@ -77,7 +87,9 @@ main() {
   "$root/scripts/install_packages.sh" "${yes[@]}"
   provide_libtorch
   cd "$root"
-  cmake --preset "$preset" "-DSCRNA_CUDA=$cuda" "-DSCRNA_TORCH_ROOT=$torch_root" > "$(configure_log)" 2>&1 || {
+  local -a fresh=()
+  if cache_is_stale; then fresh=(--fresh); fi
+  cmake --preset "$preset" "${fresh[@]}" "-DSCRNA_CUDA=$cuda" "-DSCRNA_TORCH_ROOT=$torch_root" > "$(configure_log)" 2>&1 || {
     tail -n 30 "$(configure_log)" >&2
     stop 2 "cmake could not configure the build; all it said is in $(configure_log)"
   }

@@ -49,12 +49,17 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
 class Target:
-    """One CMake target of the project: its folder, its sources, and what it links."""
+    """One CMake target of the project: its folder, its sources (from the root), and what it links."""
 
     def __init__(self, folder, arguments):
         self.folder = folder
-        self.sources = {word for word in arguments if pathlib.PurePath(word).suffix in SOURCES}
+        self.sources = {path_from_root(folder, word) for word in arguments if pathlib.PurePath(word).suffix in SOURCES}
         self.public, self.private = links_of(arguments)
+
+
+def path_from_root(folder, source):
+    prefix = "${PROJECT_SOURCE_DIR}/"
+    return source[len(prefix):] if source.startswith(prefix) else f"{folder}/{source}"
 
 
 def layer_of(path):
@@ -118,8 +123,9 @@ def read_targets(root):
 
 
 def reachable_folders(target, targets):
-    """Folders whose headers a target may use: of what it links, and of what those link publicly."""
-    folders, waiting, seen = {target.folder}, list(target.public | target.private), set()
+    """Folders whose headers a target may use: of its sources, of what it links, and of what those link publicly."""
+    folders = {target.folder, *(str(pathlib.PurePosixPath(source).parent) for source in target.sources)}
+    waiting, seen = list(target.public | target.private), set()
     while waiting:
         name = waiting.pop()
         if name in seen or name not in targets:
@@ -155,17 +161,17 @@ def check_links(root, targets):
                 yield f"{target.folder}/CMakeLists.txt: {name} may not link {there}"
         reachable = {layer_of(folder + "/") for folder in reachable_folders(target, targets)}
         for source in sorted(target.sources):
-            path = root / target.folder / source
+            path = root / source
             if not path.is_file():
                 continue  # generated, or CMake will say so
             for number, header, quoted in includes_of(path):
                 there = layer_of(header)
                 if quoted and there not in (None, here) and there not in reachable:
-                    yield f"{target.folder}/{source}:{number}: includes {header}, but {name} does not link {there}"
+                    yield f"{source}:{number}: includes {header}, but {name} does not link {there}"
 
 
 def check_sources_are_built(root, targets):
-    built = {f"{target.folder}/{source}" for target in targets.values() for source in target.sources}
+    built = {source for target in targets.values() for source in target.sources}
     for folder in ("kernels", "lib", "apps", "tests"):
         for name in files_below(root, folder, {".cpp", ".cu"}):
             if name not in built:

@@ -20,6 +20,9 @@ get_filename_component(SCRNA_TORCH_ROOT_REAL "${SCRNA_TORCH_ROOT}" REALPATH)
 file(READ "${SCRNA_TORCH_ROOT_REAL}/include/torch/headeronly/version.h" scrna_torch_header)
 string(REGEX MATCH "TORCH_VERSION_MAJOR ([0-9]+).*TORCH_VERSION_MINOR ([0-9]+).*TORCH_VERSION_PATCH ([0-9]+)" _ "${scrna_torch_header}")
 set(SCRNA_TORCH_VERSION "${CMAKE_MATCH_1}.${CMAKE_MATCH_2}.${CMAKE_MATCH_3}")
+if(NOT SCRNA_TORCH_VERSION MATCHES "^2\\.11\\.")
+  message(WARNING "LibTorch ${SCRNA_TORCH_VERSION} in ${SCRNA_TORCH_ROOT_REAL}: the project is built and tested with 2.11")
+endif()
 
 add_library(scrna::c10 SHARED IMPORTED)
 set_target_properties(scrna::c10 PROPERTIES IMPORTED_LOCATION "${SCRNA_TORCH_ROOT_REAL}/lib/libc10.so")
@@ -32,6 +35,12 @@ set_target_properties(scrna::torch_cpu PROPERTIES
 if(SCRNA_CUDA_ENABLED)
   add_library(scrna::c10_cuda SHARED IMPORTED)
   set_target_properties(scrna::c10_cuda PROPERTIES IMPORTED_LOCATION "${SCRNA_TORCH_ROOT_REAL}/lib/libc10_cuda.so")
+  # ATen's CUDA headers include those of cuBLAS, cuSPARSE and cuSOLVER, which a small toolkit may lack.
+  if(NOT EXISTS "${CUDAToolkit_INCLUDE_DIRS}/cublas_v2.h" AND EXISTS "${SCRNA_TORCH_ROOT_REAL}/../nvidia/cu13/include")
+    set_target_properties(scrna::c10_cuda PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${SCRNA_TORCH_ROOT_REAL}/../nvidia/cu13/include"
+      INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${SCRNA_TORCH_ROOT_REAL}/../nvidia/cu13/include")
+  endif()
   add_library(scrna::torch_cuda INTERFACE IMPORTED)
   # Nothing references symbols of libtorch_cuda directly: without --no-as-needed Ubuntu's linker drops it.
   set_target_properties(scrna::torch_cuda PROPERTIES INTERFACE_LINK_LIBRARIES

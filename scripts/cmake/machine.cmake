@@ -2,7 +2,7 @@
 # place, so that a plain `cmake` and scripts/build.sh decide alike: libtorch.cmake and cuda.cmake include it, and
 #   cmake -DSCRNA_CUDA=AUTO -P scripts/cmake/machine.cmake
 # prints it for build.sh before anything is fetched. Nothing here stops the build.
-if(DEFINED ENV{XDG_CACHE_HOME})
+if(NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
   set(scrna_cache "$ENV{XDG_CACHE_HOME}/scrna-train")
 else()
   set(scrna_cache "$ENV{HOME}/.cache/scrna-train")

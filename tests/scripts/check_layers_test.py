@@ -74,6 +74,14 @@ class CheckLayers(unittest.TestCase):
         self.assert_found({"lib/ops/CMakeLists.txt": "scrna_add_library(scrna_ops SOURCES op.cpp PUBLIC scrna_core)"},
                           "lib/ops/op.cpp:1: includes kernels/fast.h, but scrna_ops does not link kernels")
 
+    def test_a_test_may_compile_a_file_instead_of_linking_its_folder(self):
+        code, output = self.check({
+            "tests/apps/CMakeLists.txt": 'scrna_add_test(apps_tests SOURCES a_test.cpp "${PROJECT_SOURCE_DIR}/apps/tool/a.cpp")',
+            "tests/apps/a_test.cpp": '#include "apps/tool/a.h"',
+            "apps/tool/CMakeLists.txt": "add_executable(tool\n  a.cpp)",
+            "apps/tool/a.cpp": ""})
+        self.assertEqual(code, 0, output)
+
     def test_a_private_link_is_not_passed_on(self):
         self.assert_found({"tests/ops/CMakeLists.txt": "scrna_add_test(ops_tests SOURCES op_test.cpp LIBRARIES scrna_ops)",
                            "tests/ops/op_test.cpp": '#include "kernels/fast.h"'},
