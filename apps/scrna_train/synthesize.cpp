@@ -84,7 +84,7 @@ void add_synthesize(Program& program) {
       "writes an .h5ad file of synthetic cells: cell types with gene programs, donors with batch effects, "
       "negative-binomial counts. The same flags and seed give the same file.",
       {{"scrna-train synthesize --out cells.h5ad",
-        "5,000 cells x 4,000 genes, about 5 MB: enough to try everything"},
+        "5,000 cells x 4,000 genes, about 6 MB: enough to try everything"},
        {"scrna-train synthesize --out long.h5ad --cells 2000 --genes 30000 --lengths cellxgene",
         "cells as long as those of the CELLxGENE corpus, up to 16,000 expressed genes: for contexts of "
         "8,192"},
