@@ -1,6 +1,7 @@
 #include "lib/data/build_vocabulary.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -42,28 +43,12 @@ class GeneTable {
   }
 
   void add_cells(const CellBlock& block, const std::vector<int32_t>& indices) {
-    for (int64_t cell = 0; cell < block.num_cells(); ++cell) {
-      const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(cell)]);
-      const auto end = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(cell) + 1]);
-      double total = 0;
-      for (std::size_t i = begin; i < end; ++i) {
-        const float value = block.values[i];
-        if (!(value > 0)) continue;
-        total += value;
-        const int32_t gene = indices[static_cast<std::size_t>(block.genes[i])];
-        if (gene < 0) continue;
-        double& count = cell_counts_[static_cast<std::size_t>(gene)];
-        if (count == 0) expressed_.push_back(gene);
-        count += value;
-      }
-      for (const int32_t gene : expressed_) {
-        double& count = cell_counts_[static_cast<std::size_t>(gene)];
-        GeneTotals& totals = totals_[static_cast<std::size_t>(gene)];
-        totals.normalized.add(static_cast<float>(count * (kNormalizedTotal / total)));
-        totals.counts += count;
-        count = 0;
-      }
-      expressed_.clear();
+    collect_values(block, indices);
+    sort_by_gene();
+    for (const Value& value : sorted_) {
+      GeneTotals& totals = totals_[static_cast<std::size_t>(value.gene)];
+      totals.normalized.add(value.normalized);
+      totals.counts += value.counts;
     }
   }
 
@@ -83,10 +68,53 @@ class GeneTable {
   [[nodiscard]] std::size_t size() const { return totals_.size(); }
 
  private:
+  // A gene that a cell expresses.
+  struct Value {
+    int32_t gene;
+    float normalized;
+    double counts;
+  };
+
+  void collect_values(const CellBlock& block, const std::vector<int32_t>& indices) {
+    values_.clear();
+    for (std::size_t cell = 0; cell < static_cast<std::size_t>(block.num_cells()); ++cell) {
+      double total = 0;
+      for (auto i = static_cast<std::size_t>(block.indptr[cell]);
+           i < static_cast<std::size_t>(block.indptr[cell + 1]); ++i) {
+        const float value = block.values[i];
+        if (!(value > 0)) continue;
+        total += value;
+        const int32_t gene = indices[static_cast<std::size_t>(block.genes[i])];
+        if (gene < 0) continue;
+        double& count = cell_counts_[static_cast<std::size_t>(gene)];
+        if (count == 0) expressed_.push_back(gene);
+        count += value;
+      }
+      for (const int32_t gene : expressed_) {
+        double& count = cell_counts_[static_cast<std::size_t>(gene)];
+        values_.push_back({gene, static_cast<float>(count * (kNormalizedTotal / total)), count});
+        count = 0;
+      }
+      expressed_.clear();
+    }
+  }
+
+  // A counting sort that keeps the order of cells. Values of one gene are then added together: cell by cell,
+  // nearly every value would wait for memory, since the sketches of all genes do not fit into any cache.
+  void sort_by_gene() {
+    place_.assign(totals_.size() + 1, 0);
+    for (const Value& value : values_) ++place_[static_cast<std::size_t>(value.gene) + 1];
+    std::partial_sum(place_.begin(), place_.end(), place_.begin());
+    sorted_.resize(values_.size());
+    for (const Value& value : values_) sorted_[place_[static_cast<std::size_t>(value.gene)]++] = value;
+  }
+
   std::unordered_map<std::string, int32_t> index_of_;
   std::vector<GeneTotals> totals_;
-  std::vector<double> cell_counts_;  // of the cell at hand; zero between cells
-  std::vector<int32_t> expressed_;   // genes of the cell at hand
+  std::vector<double> cell_counts_;     // of the cell at hand; zero between cells
+  std::vector<int32_t> expressed_;      // genes of the cell at hand
+  std::vector<Value> values_, sorted_;  // of the block at hand
+  std::vector<std::size_t> place_;      // [genes + 1] of sorted_
 };
 
 }  // namespace
