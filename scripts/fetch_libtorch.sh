@@ -49,9 +49,12 @@ link_from_toolkit() {
 # link TARGET PATH: leaves a right link alone, since programs may be running.
 link() { [ "$(readlink "$2")" = "$1" ] || ln -sfn "$1" "$2"; }
 
-# cuDNN and NCCL have versions of their own: LibTorch refuses a cuDNN older than the one it was built with.
+# Libraries older than those that LibTorch was built with may lack functions: CUDA 13.0.2, whose nvcc is 13.0.88; cuDNN and
+# NCCL have versions of their own.
 toolkit_is_recent() {
-  local include="$1/include" name="$2"
+  local include="$1/include" name="$2" nvcc
+  nvcc="$("$1/bin/nvcc" --version 2> /dev/null | sed -n 's/.*, V\([0-9.]*\)$/\1/p')"
+  [ "$(printf '%s\n' 13.0.88 "$nvcc" | sort --version-sort | head -n 1)" = 13.0.88 ] || return 1
   case "$name" in
     nvidia-cudnn-cu13) header_number "$include/cudnn_version.h" CUDNN_MAJOR 9 && header_number "$include/cudnn_version.h" CUDNN_MINOR 19 ;;
     nvidia-nccl-cu13) header_number "$include/nccl.h" NCCL_VERSION_CODE 22809 ;;
@@ -107,7 +110,7 @@ download() {
 wheel_file() { find "$downloads" -maxdepth 1 -name "${1//-/_}-$2-*.whl" 2> /dev/null | head -n 1; }
 matches() { echo "$2  $1" | sha256sum --check --status; }
 
-# unpack FILE PATTERNS: into a temporary folder beside the root, then merged into it by hard links.
+# unpack FILE PATTERNS: into a temporary folder beside the root, then merged into it, by hard links where there are any.
 unpack() {
   local file="$1" patterns="$2" partial="$cache/unpacking"
   rm -rf "$partial"
@@ -119,7 +122,7 @@ unpack() {
   # Python's __init__.py files would only mislead; programs lose their executable bit in a wheel.
   find "$partial" -name '*.py' -delete
   find "$partial" -path '*/bin/*' -type f -exec chmod +x {} +
-  cp -al --remove-destination "$partial/." "$libtorch/"
+  cp -al --remove-destination "$partial/." "$libtorch/" 2> /dev/null || cp -a --remove-destination "$partial/." "$libtorch/"
   rm -rf "$partial"
 }
 

@@ -89,13 +89,18 @@ class FetchLibtorch(unittest.TestCase):
         self.assertTrue(os.access(self.libtorch / "nvidia/cu13/bin/nvcc", os.X_OK))
         self.assertEqual(os.readlink(self.libtorch / "nvidia/cu13/lib64"), "lib")
 
-    def test_libraries_of_an_installed_toolkit_are_linked_not_fetched(self):
+    def toolkit(self, nvcc_version):
         toolkit = self.folder / "cuda-13.0"
-        (toolkit / "lib64").mkdir(parents=True)
-        (toolkit / "include").mkdir()
-        (toolkit / "lib64/libcufft.so.12").write_text("from the toolkit", encoding="utf-8")
-        (toolkit / "lib64/libnccl.so.2").write_text("from the toolkit", encoding="utf-8")
-        (toolkit / "include/nccl.h").write_text("#define NCCL_VERSION_CODE 22700\n", encoding="utf-8")
+        for name, text in {"lib64/libcufft.so.12": "from the toolkit", "lib64/libnccl.so.2": "from the toolkit",
+                           "include/nccl.h": "#define NCCL_VERSION_CODE 22700\n",
+                           "bin/nvcc": f"#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V{nvcc_version}'\n"}.items():
+            (toolkit / name).parent.mkdir(parents=True, exist_ok=True)
+            (toolkit / name).write_text(text, encoding="utf-8")
+        (toolkit / "bin/nvcc").chmod(0o755)
+        return toolkit
+
+    def test_libraries_of_an_installed_toolkit_are_linked_not_fetched(self):
+        toolkit = self.toolkit("13.0.88")
         said = self.assert_fetched("cpu", "cuda", "--toolkit", str(toolkit))
         self.assertNotIn("nvidia-cufft", said)
         self.assertEqual(self.text("nvidia/cu13/lib/libcufft.so.12"), "from the toolkit")
@@ -103,6 +108,11 @@ class FetchLibtorch(unittest.TestCase):
         # The toolkit goes away: the next set-up fetches what it had.
         shutil.rmtree(toolkit)
         self.assertIn("nvidia-cufft", self.assert_fetched("cpu", "cuda"))
+        self.assertEqual(self.text("nvidia/cu13/lib/libcufft.so.12"), "from the wheel")
+
+    def test_libraries_of_an_older_toolkit_are_passed_over(self):
+        said = self.assert_fetched("cpu", "cuda", "--toolkit", str(self.toolkit("13.0.48")))
+        self.assertIn("nvidia-cufft", said)
         self.assertEqual(self.text("nvidia/cu13/lib/libcufft.so.12"), "from the wheel")
 
     def test_a_file_that_differs_from_its_sum_is_not_used(self):
