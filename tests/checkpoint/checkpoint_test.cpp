@@ -12,6 +12,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "lib/core/clock.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "tests/support/expect_error.h"
@@ -198,14 +199,19 @@ TEST(Checkpoint, AManifestOfAnyContentEndsInACheckpointError) {
 // is whole, and it is one of the two last steps that the child had begun.
 TEST(Checkpoint, AKillAtAnyMomentLeavesAWholeCheckpoint) {
   const test::TempDir root;
-  save(root.path(), 1, contents_of(1), 2);
+  double save_seconds = 0;  // on this machine, in this build
+  {
+    const ScopedTimer timer(save_seconds);
+    save(root.path(), 1, contents_of(1, 20000), 2);
+  }
   int64_t last = 1;
-  for (int kill_after_us = 0; kill_after_us < 30000; kill_after_us += 997) {
+  constexpr int kKills = 12;
+  for (int kill = 0; kill < kKills; ++kill) {
     const pid_t child = ::fork();
     if (child == 0) {
       for (int64_t step = last + 1;; ++step) save(root.path(), step % 3 == 0 ? step - 1 : step, contents_of(static_cast<double>(step), 20000), 2);
     }
-    ::usleep(static_cast<useconds_t>(kill_after_us));
+    ::usleep(static_cast<useconds_t>(1e6 * 4 * save_seconds * kill / kKills));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     const fs::path found = find_latest(root.path());
