@@ -23,7 +23,7 @@ read_options() {
         shift
         while [ $# -gt 0 ] && [[ "$1" != --* ]]; do
           if [ ! -r "$1" ] || [ -d "$1" ]; then stop 3 "--data $1: there is no such file, or it cannot be read"; fi
-          files+=("$(realpath "$1")")
+          files+=("$(realpath --no-symlinks "$1")")
           shift
         done
         [ ${#files[@]} -gt 0 ] || stop 2 "--data needs at least one file; see --help"
@@ -123,6 +123,8 @@ main() {
   data_files="$(yaml_list "${files_to_train[@]}")"
   local -a settings=(--set "data.files=$data_files" --set "run.dir=$run")
   [ -z "$steps" ] || settings+=(--set "train.steps=$steps")
+  # The warm-up of configs/demo.yaml is 20 steps; a run that is hardly longer gets a shorter one.
+  if [ -n "$steps" ] && [ "$steps" -lt 40 ]; then settings+=(--set "optim.warmup_steps=$((steps / 2))"); fi
   show_and_run "$program" train --config configs/demo.yaml "${settings[@]}"
   closing_words
 }
