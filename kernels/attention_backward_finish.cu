@@ -1,8 +1,7 @@
-// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8, 64 bytes side by
-// side) into two stores of 16 bytes; eight neighbouring threads cover a row's 64 columns. Bytes moved: 4 T H K read,
-// 2 T H K written.
+// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8, 64
+// bytes side by side) into two stores of 16 bytes; eight neighbouring threads cover a row's 64 columns. Bytes
+// moved: 4 T H K read, 2 T H K written.
 #include "kernels/attention_backward_finish.h"
-
 #include "kernels/device/fragment.h"
 
 namespace scrna::kernels {
@@ -72,20 +71,23 @@ __global__ void __launch_bounds__(kThreads) round_kernel(const __grid_constant__
     uint4 low = make_uint4(0, 0, 0, 0);
     uint4 high = low;
     if (row < length)
-      low = make_uint4(
-          device::pack<Element>(scale * sum[0].x, scale * sum[0].y), device::pack<Element>(scale * sum[1].x, scale * sum[1].y),
-          device::pack<Element>(scale * sum[2].x, scale * sum[2].y), device::pack<Element>(scale * sum[3].x, scale * sum[3].y));
+      low = make_uint4(device::pack<Element>(scale * sum[0].x, scale * sum[0].y),
+                       device::pack<Element>(scale * sum[1].x, scale * sum[1].y),
+                       device::pack<Element>(scale * sum[2].x, scale * sum[2].y),
+                       device::pack<Element>(scale * sum[3].x, scale * sum[3].y));
     if (row + 8 < length)
-      high = make_uint4(
-          device::pack<Element>(scale * sum[0].z, scale * sum[0].w), device::pack<Element>(scale * sum[1].z, scale * sum[1].w),
-          device::pack<Element>(scale * sum[2].z, scale * sum[2].w), device::pack<Element>(scale * sum[3].z, scale * sum[3].w));
+      high = make_uint4(device::pack<Element>(scale * sum[0].z, scale * sum[0].w),
+                        device::pack<Element>(scale * sum[1].z, scale * sum[1].w),
+                        device::pack<Element>(scale * sum[2].z, scale * sum[2].w),
+                        device::pack<Element>(scale * sum[3].z, scale * sum[3].w));
     *reinterpret_cast<uint4*>(out) = low;
     if (row + 8 < num_rows) *reinterpret_cast<uint4*>(out + 8 * params.d_q.token_stride) = high;
   }
 }
 
 /// One warp per cell.
-__global__ void __launch_bounds__(32) bias_gradient_kernel(Plan plan, const float* partials, float* d_cell_bias) {
+__global__ void __launch_bounds__(32)
+    bias_gradient_kernel(Plan plan, const float* partials, float* d_cell_bias) {
   const int place = blockIdx.x;
   const int64_t begin = place == 0 ? 0 : plan.cells[place - 1].tile_end;
   const int64_t end = plan.cells[place].tile_end;
@@ -109,7 +111,8 @@ QueryGradient query_gradient(const AttentionShape& shape) {
                                      : query.total_tokens / QueryGradient::kRows + shape.num_cells};
 }
 
-cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackward& call, cudaStream_t stream) {
+cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackward& call,
+                                 cudaStream_t stream) {
   if (call.shape.query.total_tokens == 0) return cudaSuccess;
   const RoundParams params{.sums = sums,
                            .query = call.shape.query,
@@ -126,7 +129,8 @@ cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackw
   return cudaGetLastError();
 }
 
-cudaError_t sum_bias_gradient(const Plan& plan, const float* partials, float* d_cell_bias, cudaStream_t stream) {
+cudaError_t sum_bias_gradient(const Plan& plan, const float* partials, float* d_cell_bias,
+                              cudaStream_t stream) {
   bias_gradient_kernel<<<static_cast<unsigned>(plan.num_cells), 32, 0, stream>>>(plan, partials, d_cell_bias);
   return cudaGetLastError();
 }

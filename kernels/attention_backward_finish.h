@@ -1,9 +1,10 @@
-// The fp32 workspace in which the backward pass adds up dQ, and what follows it: rounding dQ to the operand type, and the
-// sum of the cells' bias gradients.
+// The fp32 workspace in which the backward pass adds up dQ, and what follows it: rounding dQ to the operand
+// type, and the sum of the cells' bias gradients.
 //
-// Blocks of 64 queries never cross a cell. Packed cell b with tokens from t has the blocks from t / 64 + b on: a block
-// more than needed here and there, but no table. Per block and head one piece of 64 x 64 per panel of 64 columns, in the
-// order in which a warpgroup holds an accumulator (device/wgmma.h), so that threads write 16 bytes side by side.
+// Blocks of 64 queries never cross a cell. Packed cell b with tokens from t has the blocks from t / 64 + b
+// on: a block more than needed here and there, but no table. Per block and head one piece of 64 x 64 per
+// panel of 64 columns, in the order in which a warpgroup holds an accumulator (device/wgmma.h), so that
+// threads write 16 bytes side by side.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -21,7 +22,7 @@ struct QueryGradient {
   int32_t blocks_per_cell;  // padded layout; 0: packed
   int32_t num_heads;
   int32_t num_panels;
-  int64_t num_blocks;       // upper bound
+  int64_t num_blocks;  // upper bound
 
 #ifdef __CUDACC__
   __device__ int first_block(int first_token, int cell) const {
@@ -41,27 +42,13 @@ struct QueryGradient {
 QueryGradient query_gradient(const AttentionShape& shape);
 
 /// d_q = scale * sum, zeros in padding.
-cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackward& call, cudaStream_t stream);
+cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackward& call,
+                                 cudaStream_t stream);
 
 /// One partial sum of dS per warp of the key groups and tile.
 inline constexpr int kBiasPartialsPerTile = 8;
 /// d_cell_bias[cell] = the sum of its tiles' partials, in one fixed order.
-cudaError_t sum_bias_gradient(const Plan& plan, const float* partials, float* d_cell_bias, cudaStream_t stream);
-
-#ifdef __CUDACC__
-/// Deterministic mode. Waits until `turn` key tiles have been added to a block of queries. One thread.
-__device__ __forceinline__ void wait_for_turn(const int32_t* turns, int turn) {
-  int now = 0;
-  do {
-    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(now) : "l"(turns) : "memory");
-  } while (now != turn);
-  asm volatile("fence.proxy.async;" ::: "memory");
-}
-
-/// After the thread's additions are complete in global memory.
-__device__ __forceinline__ void finish_turn(int32_t* turns) {
-  asm volatile("fence.proxy.async;\nfence.acq_rel.gpu;\nred.release.gpu.global.add.s32 [%0], 1;" ::"l"(turns) : "memory");
-}
-#endif
+cudaError_t sum_bias_gradient(const Plan& plan, const float* partials, float* d_cell_bias,
+                              cudaStream_t stream);
 
 }  // namespace scrna::kernels

@@ -2,19 +2,27 @@
 //
 //   S^T = K Q^T    dP^T = V dO^T    dV += P^T dO    dK += dS^T Q    dQ += dS K      with dS = dP P (1 - P)
 //
-// One persistent block per multiprocessor draws tiles of 128 keys of one cell and head (attention_plan.h) and runs over
-// the cell's queries. Scores are computed transposed, so that P^T and dS^T already are register operands of dV and dK;
-// only dS^T visits shared memory, for dQ. Four warpgroups:
+// One persistent block per multiprocessor draws tiles of 128 keys of one cell and head (attention_plan.h) and
+// runs over the cell's queries. Scores are computed transposed, so that P^T and dS^T already are register
+// operands of dV and dK; only dS^T visits shared memory, for dQ. Four warpgroups:
 //
-//   0  producer: warp 0 loads, warp 1 clears rows beyond a cell's length (zero rows of Q and dO, K and V make every
+//   0  producer: warp 0 loads, warp 1 clears rows beyond a cell's length (zero rows of Q and dO, K and V make
+//   every
 //      product of theirs zero, so nothing is masked)
 //   1, 2  64 keys each: S, dP, dV, dK; they never wait for each other
-//   3  dQ: multiplies dS by K and adds 64 x 64 pieces to an fp32 workspace by bulk reduction. These reductions are the
+//   3  dQ: multiplies dS by K and adds 64 x 64 pieces to an fp32 workspace by bulk reduction. These
+//   reductions are the
 //      slowest part of the chip in this kernel (3.8 TB/s); issued by the key groups they cost 15 %.
 //
-// Order inside a key group:   [dP(i), dV(i)]  dS(i), publish  [S(i+1), dK(i)]  sigmoid(i+1)   (brackets: in flight
-// together). No saved O, no statistics. The workspace is zeroed by the planning launch and converted to dQ afterwards.
-// Deterministic mode: the pieces of one query block are added in the order of the key tiles, guarded by a counter.
+// Order inside a key group:   [dP(i), dV(i)]  dS(i), publish  [S(i+1), dK(i)]  sigmoid(i+1)   (brackets: in
+// flight together). No saved O, no statistics. The workspace is zeroed by the planning launch and converted
+// to dQ afterwards.
+//
+// Deterministic mode: floating-point sums by reduction have no order, so it runs two passes of the same
+// kernel without warpgroup 3. One computes dK and dV. The other computes dQ as if it were dK, with the roles
+// of queries and keys (and of dO and V) exchanged: seven products instead of five, and no workspace. (Adding
+// the pieces in turn, guarded by counters, was measured: half as fast, because the tiles of one head wait for
+// each other.)
 #include "kernels/attention_backward_finish.h"
 #include "kernels/attention_plan.h"
 #include "kernels/attention_sm90.h"
@@ -31,15 +39,14 @@ namespace {
 
 using namespace device;
 
-constexpr int kKeys = 128;         // per tile
-constexpr int kQueries = 64;       // per block of the loop
-constexpr int kScoreBuffers = 2;   // of dS; three: equal
+constexpr int kKeys = 128;             // per tile
+constexpr int kQueries = 64;           // per block of the loop
+constexpr int kScoreBuffers = 2;       // of dS; three: equal
 constexpr int kPieceFloats = 64 * 64;  // of dQ
-constexpr int kThreads = 512;
 static_assert(kQueries == QueryGradient::kRows && kPieceFloats == QueryGradient::kPieceFloats);
 
 // Named barriers, one per buffer of dS, one of the dQ group, one per key group.
-enum NamedBarrier : int { kScoresReady = 1, kQueryGroup = kScoresReady + kScoreBuffers, kKeyGroup };
+enum NamedBarrier : int { kScoresReady = 1, kQueryBarrier = kScoresReady + kScoreBuffers, kKeyBarrier };
 
 struct BackwardParams {
   CUtensorMap q, k, v, d_o;
@@ -47,33 +54,44 @@ struct BackwardParams {
   TokenView d_k, d_v;
   QueryGradient d_q;
   const float* key_bias;
-  float* bias_partials;    // [tiles, 8 warps]; null: not wanted
-  int32_t* turns;          // [query blocks, H]: key tiles added so far; null: any order
+  float* bias_partials;  // [tiles, 8 warps]; null: not wanted
   float scale;
 };
 
-template <class Element_, int kWidth_, SigmoidForm kForm_, bool kBiasGradient_>
+/// What one pass computes. kQueries: dQ as "dK" of a problem in which q and k, d_o and v are exchanged;
+/// below, its keys are called queries and the other way round.
+enum class Pass : uint8_t { kAll, kKeys, kQueries };
+
+template <class Element_, int kWidth_, SigmoidForm kForm_, bool kBiasGradient_, Pass kPass_>
 struct BackwardTraits : BackwardTuning<kWidth_> {
   using Element = Element_;
   using Tuning = BackwardTuning<kWidth_>;
   static constexpr int kWidth = kWidth_;
   static constexpr SigmoidForm kForm = kForm_;
   static constexpr bool kBiasGradient = kBiasGradient_;
+  static constexpr Pass kPass = kPass_;
+  static constexpr bool kQueryGroup = kPass == Pass::kAll;  // warpgroup 3 works
+  static constexpr bool kValues = kPass != Pass::kQueries;  // dV is wanted
+  static constexpr int kThreads = kQueryGroup ? 512 : 384;
+  // Without warpgroup 3 there are registers in plenty.
+  static constexpr int kKeyRegisters = kQueryGroup ? Tuning::kKeyRegisters : 232;
+  static constexpr int kProducerRegisters = kQueryGroup ? Tuning::kProducerRegisters : 40;
+  static constexpr bool kKeepWeights = Tuning::kKeepWeights || kPass == Pass::kQueries;
   static constexpr int kPanels = kWidth / 64;
-  static constexpr int kKeyBytes = kKeys * kWidth * 2;      // K or V of a tile
+  static constexpr int kKeyBytes = kKeys * kWidth * 2;       // K or V of a tile
   static constexpr int kQueryBytes = kQueries * kWidth * 2;  // Q or dO of a block
 };
 
 struct BackwardTile {
-  int num_blocks;   // of queries; -1: there are no more tiles
-  int query_tail;   // queries of the last block
+  int num_blocks;  // of queries; -1: there are no more tiles
+  int query_tail;  // queries of the last block
   int key_token;
-  int num_valid;    // keys of this tile, may be <= 0
-  int num_rows;     // rows to write
+  int query_token;
+  int num_valid;  // keys of this tile, may be <= 0
+  int num_rows;   // rows to write
   int head;
   int query_block;  // index of the first one in the workspace of dQ
   int number;       // in the plan
-  int turn;         // key tiles of the same cell and head before this one
   float bias;
 };
 
@@ -83,8 +101,8 @@ struct BackwardShared {
   alignas(1024) typename T::Element v[T::kKeyBuffers][kKeys * T::kWidth];
   alignas(1024) typename T::Element q[T::kStages][kQueries * T::kWidth];
   alignas(1024) typename T::Element d_o[T::kStages][kQueries * T::kWidth];
-  alignas(1024) typename T::Element d_s[kScoreBuffers][kKeys * kQueries];
-  alignas(1024) float pieces[2][kPieceFloats];
+  alignas(1024) typename T::Element d_s[kScoreBuffers][T::kQueryGroup ? kKeys * kQueries : 8];
+  alignas(1024) float pieces[2][T::kQueryGroup ? kPieceFloats : 4];
   BackwardTile tile[T::kKeyBuffers];
   Barrier keys_full[T::kKeyBuffers], keys_empty[T::kKeyBuffers];  // guard K, V and tile[]
   Barrier q_full[T::kStages], q_empty[T::kStages], d_o_full[T::kStages], d_o_empty[T::kStages];
@@ -94,7 +112,7 @@ struct BackwardShared {
   __device__ void init() {
     for (int i = 0; i < T::kKeyBuffers; ++i) {
       barrier_init(keys_full[i], 1);
-      barrier_init(keys_empty[i], 4);  // three computing warpgroups and the clearing warp
+      barrier_init(keys_empty[i], T::kQueryGroup ? 4 : 3);  // computing warpgroups and the clearing warp
       barrier_init(keys_loaded[i], 1);
     }
     for (int i = 0; i < T::kStages; ++i) {
@@ -136,12 +154,12 @@ __device__ void produce(const BackwardParams& params, BackwardShared<T>& shared)
       tile = {.num_blocks = num_blocks,
               .query_tail = query_tail,
               .key_token = key_token,
+              .query_token = query_token,
               .num_valid = cell.tile_length - first,
               .num_rows = cell.tile_rows - first,
               .head = drawn.head,
               .query_block = params.d_q.first_block(query_token, cell.cell),
               .number = drawn.number,
-              .turn = drawn.number_in_head,
               .bias = cell.bias};
       Barrier& loaded = shared.keys_loaded[slot.index];
       // Every tile passes through the clearing warp, which hands it on.
@@ -150,8 +168,10 @@ __device__ void produce(const BackwardParams& params, BackwardShared<T>& shared)
       } else {
         arrive_expecting(loaded, 2 * T::kKeyBytes);
         for (int panel = 0; panel < T::kPanels; ++panel) {
-          load_box(&shared.k[slot.index][panel * kKeys * 64], params.k, loaded, panel * 64, key_token, drawn.head);
-          load_box(&shared.v[slot.index][panel * kKeys * 64], params.v, loaded, panel * 64, key_token, drawn.head);
+          load_box(&shared.k[slot.index][panel * kKeys * 64], params.k, loaded, panel * 64, key_token,
+                   drawn.head);
+          load_box(&shared.v[slot.index][panel * kKeys * 64], params.v, loaded, panel * 64, key_token,
+                   drawn.head);
         }
       }
 #pragma unroll 1
@@ -180,14 +200,16 @@ __device__ void produce(const BackwardParams& params, BackwardShared<T>& shared)
   }
 }
 
-/// Warp 1: zeroes rows of K and V that belong to no key, of Q and dO that belong to no query, and hands the tiles on.
+/// Warp 1: zeroes rows of K and V that belong to no key, of Q and dO that belong to no query, and hands the
+/// tiles on.
 template <class T>
 __device__ void clear_tails(BackwardShared<T>& shared) {
   const int lane = threadIdx.x % 32;
   const auto clear = [lane](typename T::Element* buffer, int first_row, int num_rows) {
     for (int panel = 0; panel < T::kPanels; ++panel) {
       auto* rows = reinterpret_cast<uint4*>(buffer + panel * num_rows * 64);
-      for (int piece = first_row * 8 + lane; piece < num_rows * 8; piece += 32) rows[piece] = make_uint4(0, 0, 0, 0);
+      for (int piece = first_row * 8 + lane; piece < num_rows * 8; piece += 32)
+        rows[piece] = make_uint4(0, 0, 0, 0);
     }
   };
   Ring<T::kKeyBuffers> slot;
@@ -242,9 +264,7 @@ __device__ __forceinline__ void add_query_gradients(const BackwardParams& params
     const int num_blocks = tile.num_blocks;
     if (num_blocks < 0) break;
     float* piece = params.d_q.piece(tile.query_block, tile.head, 0);
-    int32_t* turns = params.turns == nullptr ? nullptr : params.turns + params.d_q.index(tile.query_block, tile.head);
-    const int turn = tile.turn;
-    if (num_blocks == 0) named_sync(kQueryGroup, 128);  // all have read the tile
+    if (num_blocks == 0) named_sync(kQueryBarrier, 128);  // all have read the tile
     for (int block = 0; block < num_blocks; ++block, scores.advance()) {
       named_sync(kScoresReady + scores.index, 384);
 #pragma unroll
@@ -262,27 +282,21 @@ __device__ __forceinline__ void add_query_gradients(const BackwardParams& params
         products_wait<0>();
         pin(d_q);
         if (leads && panel == T::kPanels - 1) arrive(shared.d_s_empty[scores.index]);
-        named_sync(kQueryGroup, 128);  // the buffer of two pieces ago has been read
+        named_sync(kQueryBarrier, 128);  // the buffer of two pieces ago has been read
         float* staged = shared.pieces[piece_buffer];
 #pragma unroll
         for (int i = 0; i < 8; ++i)
           *reinterpret_cast<float4*>(staged + QueryGradient::offset(i, thread)) =
               make_float4(d_q[4 * i], d_q[4 * i + 1], d_q[4 * i + 2], d_q[4 * i + 3]);
         fence_async_proxy();
-        named_sync(kQueryGroup, 128);
+        named_sync(kQueryBarrier, 128);
         if (leads) {
-          if (turns != nullptr && panel == 0) wait_for_turn(turns, turn);
           bulk_add(piece + panel * kPieceFloats, staged, kPieceFloats * sizeof(float));
           bulk_commit();
-          if (turns != nullptr && panel == T::kPanels - 1) {
-            bulk_wait<0>();
-            finish_turn(turns);
-          }
         }
         piece_buffer ^= 1;
       }
       piece += params.d_q.block_stride();
-      if (turns != nullptr) turns += params.d_q.num_heads;
     }
     if (leads) arrive(shared.keys_empty[slot.index]);
   }
@@ -304,7 +318,8 @@ class KeyGroup {
         v_(panel_descriptor(shared.v[0]) + (group * 64 * 128 >> 4)),
         q_(panel_descriptor(shared.q[0], kQueries * 128)),
         d_o_(panel_descriptor(shared.d_o[0], kQueries * 128)),
-        d_s_address_(shared_address(shared.d_s[0]) + tile_offset(group * 64 + threadIdx.x % 128 / 32 * 16, 0)) {}
+        d_s_address_(shared_address(shared.d_s[0]) +
+                     tile_offset(group * 64 + threadIdx.x % 128 / 32 * 16, 0)) {}
 
   __device__ __forceinline__ void run(const BackwardParams& params) {
     const int row = group_ * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;  // and row + 8
@@ -316,31 +331,40 @@ class KeyGroup {
       if (num_blocks < 0) return;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const bool biased = params.key_bias != nullptr && row + 8 * half < tile.num_valid;
+        const bool biased = T::kValues && params.key_bias != nullptr && row + 8 * half < tile.num_valid;
         const float key_bias = biased ? params.key_bias[tile.key_token + row + 8 * half] : 0.0F;
         bias_[half] = (tile.bias + key_bias) * kSigmoidFactor<T::kForm>;
       }
 #pragma unroll
-      for (int i = 0; i < T::kWidth / 2; ++i) d_k_[i] = d_v_[i] = 0.0F;
+      for (int i = 0; i < T::kWidth / 2; ++i) d_k_[i] = 0.0F;
+#pragma unroll
+      for (int i = 0; T::kValues && i < T::kWidth / 2; ++i) d_v_[i] = 0.0F;
       bias_gradient_ = 0.0F;
+      if constexpr (!T::kValues) {
+        column_bias_ = params.key_bias == nullptr ? nullptr : params.key_bias + tile.query_token;
+        columns_left_ = (num_blocks - 1) * kQueries + tile.query_tail;
+      }
       if (num_blocks > 0) attend(num_blocks, slot.index);
       const int64_t token = tile.key_token + row;
       const int head = tile.head;
       const int num_valid = num_blocks > 0 ? tile.num_valid - row : 0;
       const int num_rows = tile.num_rows - row;
       const int number = tile.number;
-      named_sync(kKeyGroup + group_, 128);  // all have read the tile
+      named_sync(kKeyBarrier + group_, 128);  // all have read the tile
       if (leads_) arrive(shared_.keys_empty[slot.index]);
-      const auto store = [&](const TokenView& view, const float (&gradient)[T::kWidth / 2], float factor) {
-        auto* out = static_cast<typename T::Element*>(view.data) + token * view.token_stride + head * view.head_stride;
-        store_rows<typename T::Element, T::kWidth>(out, view.token_stride, gradient, factor, num_valid, num_rows);
+      const auto store = [&](const TokenView& view, const float(&gradient)[T::kWidth / 2], float factor) {
+        auto* out = static_cast<typename T::Element*>(view.data) + token * view.token_stride +
+                    head * view.head_stride;
+        store_rows<typename T::Element, T::kWidth>(out, view.token_stride, gradient, factor, num_valid,
+                                                   num_rows);
       };
       store(params.d_k, d_k_, params.scale);
-      store(params.d_v, d_v_, 1.0F);
+      if constexpr (T::kValues) store(params.d_v, d_v_, 1.0F);
       if constexpr (T::kBiasGradient) {
         for (int step = 16; step > 0; step /= 2) bias_gradient_ += __shfl_xor_sync(~0U, bias_gradient_, step);
         if (threadIdx.x % 32 == 0)
-          params.bias_partials[int64_t{number} * kBiasPartialsPerTile + threadIdx.x / 32 - 4] = bias_gradient_;
+          params.bias_partials[int64_t{number} * kBiasPartialsPerTile + threadIdx.x / 32 - 4] =
+              bias_gradient_;
       }
     }
   }
@@ -397,19 +421,23 @@ class KeyGroup {
     ring_.advance();
   }
 
-  /// dP and dV of the block whose weights are formed, then its dS, rounded and published for dQ. With kKeepWeights dV
-  /// may still run (finish_values).
+  /// dP and dV of the block whose weights are formed, then its dS, rounded and published for dQ. With
+  /// kKeepWeights dV may still run (finish_values).
   __device__ __forceinline__ void score_gradients(uint64_t v, int stage) {
     wait(shared_.d_o_full[stage], ring_.phase);
     pin(x_);
-    pin(p_);
-    pin(d_v_);
+    if constexpr (T::kValues) {
+      pin(p_);
+      pin(d_v_);
+    }
     products_begin();
     issue_transposed(x_, v, d_o_, stage);
     products_commit();
-    issue_gradient(d_v_, p_, d_o_, stage);
-    products_commit();
-    products_wait<1>();
+    if constexpr (T::kValues) {
+      issue_gradient(d_v_, p_, d_o_, stage);
+      products_commit();
+    }
+    products_wait<T::kValues ? 1 : 0>();
     pin(x_);
 #pragma unroll
     for (int i = 0; i < kScores / 2; ++i) {
@@ -431,6 +459,11 @@ class KeyGroup {
       products_wait<0>();
       finish_values(stage);
     }
+    if constexpr (T::kQueryGroup) publish();
+  }
+
+  /// dS for warpgroup 3.
+  __device__ __forceinline__ void publish() {
     wait(shared_.d_s_empty[d_s_ring_.index], d_s_ring_.phase ^ 1);
     const uint32_t address = d_s_address_ + d_s_ring_.index * (kKeys * kQueries * 2);
 #pragma unroll
@@ -442,13 +475,16 @@ class KeyGroup {
 
   /// dV of this block has retired.
   __device__ __forceinline__ void finish_values(int stage) {
-    pin(d_v_);
-    pin(p_);
+    if constexpr (T::kValues) {
+      pin(d_v_);
+      pin(p_);
+    }
     if (leads_) arrive(shared_.d_o_empty[stage]);
   }
 
   /// 64 keys x 64 queries = (K or V) (Q or dO)^T.
-  __device__ __forceinline__ void issue_transposed(float (&out)[kScores], uint64_t keys, uint64_t queries, int stage) {
+  __device__ __forceinline__ void issue_transposed(float (&out)[kScores], uint64_t keys, uint64_t queries,
+                                                   int stage) {
     queries += stage * (T::kQueryBytes >> 4);
 #pragma unroll
     for (int step = 0; step < T::kWidth / 16; ++step) {
@@ -461,8 +497,9 @@ class KeyGroup {
   }
 
   /// out += (P or dS)^T (dO or Q).
-  __device__ __forceinline__ void issue_gradient(float (&out)[T::kWidth / 2], const uint32_t (&scores)[kScores / 2],
-                                                 uint64_t queries, int stage) {
+  __device__ __forceinline__ void issue_gradient(float (&out)[T::kWidth / 2],
+                                                 const uint32_t (&scores)[kScores / 2], uint64_t queries,
+                                                 int stage) {
     queries += stage * (T::kQueryBytes >> 4);
 #pragma unroll
     for (int step = 0; step < kQueries / 16; ++step)
@@ -471,18 +508,40 @@ class KeyGroup {
   }
 
   __device__ __forceinline__ void weigh() {
+    if constexpr (!T::kValues) {
+      if (column_bias_ != nullptr) {
+        add_column_bias();
+        sigmoid<T::kForm>(scores(), 1.0F, [this](int i) { return bias_[i / 2 % 2]; });
+        return;
+      }
+    }
     sigmoid<T::kForm>(scores(), scale_, [this](int i) { return bias_[i / 2 % 2]; });
   }
 
-  /// P as operand of dV. Without room for P in fp32, P (1 - P) waits rounded in the registers of dS, which are free from
-  /// the end of one block's dK to the next block's dS (rounding P itself would lose 1 - P of large scores).
+  /// Pass::kQueries: the key bias belongs to columns; scales the scores too. Not fast: one load per score.
+  __device__ __forceinline__ void add_column_bias() {
+    const int first = 2 * (threadIdx.x % 4);
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) {
+      const int column = first + i / 4 * 8 + i % 2;
+      const float bias = column < columns_left_ ? column_bias_[column] * kSigmoidFactor<T::kForm> : 0.0F;
+      scores()[i] = fmaf(scores()[i], scale_, bias);
+    }
+    column_bias_ += kQueries;
+    columns_left_ -= kQueries;
+  }
+
+  /// P as operand of dV. Without room for P in fp32, P (1 - P) waits rounded in the registers of dS, which
+  /// are free from the end of one block's dK to the next block's dS (rounding P itself would lose 1 - P of
+  /// large scores).
   __device__ __forceinline__ void round_weights() {
 #pragma unroll
     for (int i = 0; i < kScores / 2; ++i) {
       const float low = scores()[2 * i];
       const float high = scores()[2 * i + 1];
-      p_[i] = pack<typename T::Element>(low, high);
-      if constexpr (!T::kKeepWeights) d_s_[i] = pack<typename T::Element>(fmaf(-low, low, low), fmaf(-high, high, high));
+      if constexpr (T::kValues) p_[i] = pack<typename T::Element>(low, high);
+      if constexpr (!T::kKeepWeights)
+        d_s_[i] = pack<typename T::Element>(fmaf(-low, low, low), fmaf(-high, high, high));
     }
   }
 
@@ -504,14 +563,17 @@ class KeyGroup {
   Ring<kScoreBuffers> d_s_ring_;
   float bias_[2];  // of rows r and r + 8, premultiplied
   float bias_gradient_ = 0.0F;
+  const float* column_bias_ = nullptr;  // Pass::kQueries: of the next block
+  int columns_left_ = 0;
   float x_[kScores];
   float weights_[T::kKeepWeights ? kScores : 1];
   uint32_t p_[kScores / 2], d_s_[kScores / 2];
-  float d_k_[T::kWidth / 2], d_v_[T::kWidth / 2];
+  float d_k_[T::kWidth / 2], d_v_[T::kValues ? T::kWidth / 2 : 1];
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_constant__ BackwardParams params) {
+__global__ void __launch_bounds__(T::kThreads, 1)
+    backward_kernel(const __grid_constant__ BackwardParams params) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<BackwardShared<T>*>(memory);
   static_assert(sizeof(BackwardShared<T>) <= kMaxSharedBytes);
@@ -527,20 +589,18 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
   } else if (warp < 12) {
     raise_registers<T::kKeyRegisters>();
     KeyGroup<T>(params, shared, warp / 4 - 1).run(params);
-  } else {
+  } else if constexpr (T::kQueryGroup) {
     lower_registers<T::kQueryRegisters>();
     add_query_gradients<T>(params, shared);
   }
 }
 
-/// Parts of the workspace, in order.
+/// Parts of the workspace. The deterministic mode uses the plan and the partial sums only.
 struct Workspace {
   Plan plan;
   QueryGradient d_q;
-  int32_t* turns;
+  size_t d_q_bytes;
   float* bias_partials;
-  void* zero;  // dQ and turns lie together: one range to clear
-  size_t zero_bytes;
   size_t bytes;
 };
 
@@ -554,70 +614,82 @@ Workspace lay_out(void* memory, const AttentionShape& shape) {
   };
   Workspace w{};
   w.plan = plan_in(take(plan_bytes(shape)), shape);
-  const size_t zero_begin = used;
   w.d_q = query_gradient(shape);
-  const auto num_entries = static_cast<size_t>(w.d_q.num_blocks * shape.num_heads);
-  w.zero = take(num_entries * static_cast<size_t>(w.d_q.num_panels) * kPieceFloats * sizeof(float));
-  w.d_q.pieces = static_cast<float*>(w.zero);
-  w.turns = reinterpret_cast<int32_t*>(take(num_entries * sizeof(int32_t)));
-  w.zero_bytes = used - zero_begin;
+  w.d_q_bytes = static_cast<size_t>(w.d_q.num_blocks * w.d_q.num_heads * w.d_q.num_panels) * kPieceFloats *
+                sizeof(float);
+  w.d_q.pieces = reinterpret_cast<float*>(take(w.d_q_bytes));
   w.bias_partials = reinterpret_cast<float*>(
       take(static_cast<size_t>(max_tiles(shape, false, kKeys)) * kBiasPartialsPerTile * sizeof(float)));
   w.bytes = used;
   return w;
 }
 
+/// One pass: plan and kernel.
 template <class T>
-cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t stream) {
+cudaError_t run_pass(const AttentionBackward& call, const Workspace& parts, cudaStream_t stream) {
+  constexpr bool kSwapped = T::kPass == Pass::kQueries;
   const AttentionShape& shape = call.shape;
-  const Workspace parts = lay_out(workspace, shape);
   SCRNA_CUDA_TRY(make_plan(parts.plan,
                            {.shape = &shape,
-                            .tile_queries = false,
+                            .tile_queries = kSwapped,
                             .tile_tokens = kKeys,
-                            .zero = parts.zero,
-                            .zero_bytes = parts.zero_bytes},
+                            .zero = T::kQueryGroup ? parts.d_q.pieces : nullptr,
+                            .zero_bytes = T::kQueryGroup ? parts.d_q_bytes : 0},
                            stream));
-  if (shape.key.total_tokens > 0) {
-    BackwardParams params{.q = {},
-                          .k = {},
-                          .v = {},
-                          .d_o = {},
-                          .plan = parts.plan,
-                          .d_k = call.d_k,
-                          .d_v = call.d_v,
-                          .d_q = parts.d_q,
-                          .key_bias = shape.key_bias,
-                          .bias_partials = parts.bias_partials,
-                          .turns = call.deterministic ? parts.turns : nullptr,
-                          .scale = shape.scale};
-    const auto map = [&](CUtensorMap& m, const TokenView& view, const Ragged& ragged, int box) {
-      return make_tensor_map(m, view, ragged.total_tokens, shape.num_heads, T::kWidth, box, shape.element_type);
-    };
-    SCRNA_CUDA_TRY(map(params.k, call.k, shape.key, kKeys));
-    SCRNA_CUDA_TRY(map(params.v, call.v, shape.key, kKeys));
-    if (shape.query.total_tokens > 0) {
-      SCRNA_CUDA_TRY(map(params.q, call.q, shape.query, kQueries));
-      SCRNA_CUDA_TRY(map(params.d_o, call.d_o, shape.query, kQueries));
-    }
-    SCRNA_CUDA_TRY(launch_persistent(backward_kernel<T>, params, kThreads, sizeof(BackwardShared<T>),
-                                     max_tiles(shape, false, kKeys), stream));
+  const Ragged& keys = kSwapped ? shape.query : shape.key;
+  const Ragged& queries = kSwapped ? shape.key : shape.query;
+  if (keys.total_tokens == 0) return cudaSuccess;
+  BackwardParams params{.q = {},
+                        .k = {},
+                        .v = {},
+                        .d_o = {},
+                        .plan = parts.plan,
+                        .d_k = kSwapped ? call.d_q : call.d_k,
+                        .d_v = call.d_v,
+                        .d_q = parts.d_q,
+                        .key_bias = shape.key_bias,
+                        .bias_partials = parts.bias_partials,
+                        .scale = shape.scale};
+  const auto map = [&](CUtensorMap& m, const TokenView& view, const Ragged& ragged, int box) {
+    return make_tensor_map(m, view, ragged.total_tokens, shape.num_heads, T::kWidth, box, shape.element_type);
+  };
+  SCRNA_CUDA_TRY(map(params.k, kSwapped ? call.q : call.k, keys, kKeys));
+  SCRNA_CUDA_TRY(map(params.v, kSwapped ? call.d_o : call.v, keys, kKeys));
+  if (queries.total_tokens > 0) {
+    SCRNA_CUDA_TRY(map(params.q, kSwapped ? call.k : call.q, queries, kQueries));
+    SCRNA_CUDA_TRY(map(params.d_o, kSwapped ? call.v : call.d_o, queries, kQueries));
   }
-  SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, call, stream));
-  if (T::kBiasGradient) return sum_bias_gradient(parts.plan, parts.bias_partials, call.d_cell_bias, stream);
-  return cudaSuccess;
+  return launch_persistent(backward_kernel<T>, params, T::kThreads, sizeof(BackwardShared<T>),
+                           max_tiles(shape, kSwapped, kKeys), stream);
+}
+
+template <class Element, int kWidth, SigmoidForm kForm, bool kBias>
+cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t stream) {
+  const Workspace parts = lay_out(workspace, call.shape);
+  const Pass first = call.deterministic ? Pass::kKeys : Pass::kAll;
+  if (first == Pass::kAll) {
+    SCRNA_CUDA_TRY(
+        (run_pass<BackwardTraits<Element, kWidth, kForm, kBias, Pass::kAll>>(call, parts, stream)));
+    SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, call, stream));
+  } else {
+    SCRNA_CUDA_TRY(
+        (run_pass<BackwardTraits<Element, kWidth, kForm, kBias, Pass::kKeys>>(call, parts, stream)));
+  }
+  if (kBias) SCRNA_CUDA_TRY(sum_bias_gradient(parts.plan, parts.bias_partials, call.d_cell_bias, stream));
+  if (first == Pass::kAll) return cudaSuccess;
+  return run_pass<BackwardTraits<Element, kWidth, kForm, false, Pass::kQueries>>(call, parts, stream);
 }
 
 template <class Element, int kWidth, SigmoidForm kForm>
 cudaError_t launch_bias(const AttentionBackward& call, void* workspace, cudaStream_t stream) {
-  return call.d_cell_bias != nullptr
-             ? launch<BackwardTraits<Element, kWidth, kForm, true>>(call, workspace, stream)
-             : launch<BackwardTraits<Element, kWidth, kForm, false>>(call, workspace, stream);
+  return call.d_cell_bias != nullptr ? launch<Element, kWidth, kForm, true>(call, workspace, stream)
+                                     : launch<Element, kWidth, kForm, false>(call, workspace, stream);
 }
 
 template <class Element, int kWidth>
 cudaError_t launch_form(const AttentionBackward& call, void* workspace, cudaStream_t stream) {
-  // With a key bias as in the forward pass: kReciprocal for both precisions.
+  // Exact: kReciprocal, because here the special function unit is not the limit; with a key bias for both
+  // precisions, as in the forward pass.
   return call.shape.precision == SigmoidPrecision::kFast && call.shape.key_bias == nullptr
              ? launch_bias<Element, kWidth, SigmoidForm::kTanh>(call, workspace, stream)
              : launch_bias<Element, kWidth, SigmoidForm::kReciprocal>(call, workspace, stream);

@@ -18,7 +18,8 @@ constexpr int64_t kMaxTokens = int64_t{1} << 30;
 bool shape_possible(const AttentionShape& shape) {
   return attention_cuda_unsupported(kHopper, shape.kind, shape.element_type, shape.head_width) == nullptr &&
          shape.query.total_tokens <= kMaxTokens && shape.key.total_tokens <= kMaxTokens &&
-         (shape.query.total_tokens + shape.key.total_tokens + shape.num_cells) * shape.num_heads < INT32_MAX &&
+         (shape.query.total_tokens + shape.key.total_tokens + shape.num_cells) * shape.num_heads <
+             INT32_MAX &&
          (shape.bias_kind != BiasKind::kPerCell || shape.cell_bias != nullptr);
 }
 
@@ -38,9 +39,13 @@ bool attention_cuda_view_possible(const TokenView& view, int64_t num_tokens, int
   return tensor_map_possible(view, num_tokens, num_heads);
 }
 
-size_t attention_forward_workspace_bytes(const AttentionShape& shape) { return forward_sm90_workspace_bytes(shape); }
+size_t attention_forward_workspace_bytes(const AttentionShape& shape) {
+  return forward_sm90_workspace_bytes(shape);
+}
 
-size_t attention_backward_workspace_bytes(const AttentionShape& shape) { return backward_sm90_workspace_bytes(shape); }
+size_t attention_backward_workspace_bytes(const AttentionShape& shape) {
+  return backward_sm90_workspace_bytes(shape);
+}
 
 cudaError_t attention_forward_cuda(const AttentionForward& call, void* workspace, cudaStream_t stream) {
   const AttentionShape& shape = call.shape;

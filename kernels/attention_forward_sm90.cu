@@ -1,19 +1,21 @@
 // Sigmoid attention forward for Hopper: O = sigmoid(scale Q K^T + bias [+ key bias]) V.
 //
-// One persistent block per multiprocessor draws tiles of 192 (K = 64) or 128 (K = 128) queries of one cell and head
-// (attention_plan.h). Warpgroup 0 produces: warp 0 issues all loads, warp 1 clears what must not be seen, warp 2 stages
-// the key bias. The other warpgroups own 64 queries each and never wait for one another. In each of them
+// One persistent block per multiprocessor draws tiles of 192 (K = 64) or 128 (K = 128) queries of one cell
+// and head (attention_plan.h). Warpgroup 0 produces: warp 0 issues all loads, warp 1 clears what must not be
+// seen, warp 2 stages the key bias. The other warpgroups own 64 queries each and never wait for one another.
+// In each of them
 //
 //   tensor cores   | PV(j)   QK(j+2)        | PV(j+1) QK(j+3)        |
 //   sigmoid        |        sigma(S(j+1))   |        sigma(S(j+2))   |
 //
-// so a whole block of matrix work is queued behind the one that is waited for; the products and the sigmoid otherwise
-// take turns, because issuing a product blocks until the tensor cores have nearly caught up (measured).
+// so a whole block of matrix work is queued behind the one that is waited for; the products and the sigmoid
+// otherwise take turns, because issuing a product blocks until the tensor cores have nearly caught up
+// (measured).
 //
-// Nothing is masked: the weights are not normalised, so a key counts for nothing if its row of V is zero. Warp 1 zeroes
-// the rows of K and V beyond the cell's length in the last block (K too, or NaN times zero would be NaN); rows of Q
-// beyond it only reach rows of O that are not stored. Bytes moved: Q, K, V read and O written once, K and V again for
-// each tile from L2.
+// Nothing is masked: the weights are not normalised, so a key counts for nothing if its row of V is zero.
+// Warp 1 zeroes the rows of K and V beyond the cell's length in the last block (K too, or NaN times zero
+// would be NaN); rows of Q beyond it only reach rows of O that are not stored. Bytes moved: Q, K, V read and
+// O written once, K and V again for each tile from L2.
 #include "kernels/attention_plan.h"
 #include "kernels/attention_sm90.h"
 #include "kernels/attention_tuning.h"
@@ -53,14 +55,14 @@ struct ForwardTraits : ForwardTuning<kWidth_> {
 };
 
 struct ForwardTile {
-  int num_blocks;   // of keys; -1: there are no more tiles
-  int key_tail;     // keys of the last block
+  int num_blocks;  // of keys; -1: there are no more tiles
+  int key_tail;    // keys of the last block
   int query_token;
   int key_token;
   int head;
-  int num_valid;    // queries of this tile, may be <= 0
-  int num_rows;     // rows to write
-  float bias;       // premultiplied
+  int num_valid;  // queries of this tile, may be <= 0
+  int num_rows;   // rows to write
+  float bias;     // premultiplied
 };
 
 template <class T>
@@ -68,7 +70,8 @@ struct ForwardShared {
   alignas(1024) typename T::Element q[T::kTileBuffers][T::kQueries * T::kWidth];
   alignas(1024) typename T::Element k[T::kStages][T::kKeys * T::kWidth];
   alignas(1024) typename T::Element v[T::kStages][T::kKeys * T::kWidth];
-  alignas(16) float key_bias[T::kStages][T::kKeyBias ? T::kKeys : 4];  // premultiplied, the cell's bias included
+  alignas(
+      16) float key_bias[T::kStages][T::kKeyBias ? T::kKeys : 4];  // premultiplied, the cell's bias included
   ForwardTile tile[T::kTileBuffers];
   Barrier q_full[T::kTileBuffers], q_empty[T::kTileBuffers];  // guard tile[] too
   Barrier k_full[T::kStages], k_empty[T::kStages], v_full[T::kStages], v_empty[T::kStages];
@@ -77,12 +80,14 @@ struct ForwardShared {
   __device__ void init() {
     for (int i = 0; i < T::kTileBuffers; ++i) {
       barrier_init(q_full[i], 1);
-      barrier_init(q_empty[i], T::kWarpgroups + (T::kKeyBias ? 2 : 1));  // consumers, clearing warp, key bias warp
+      barrier_init(q_empty[i],
+                   T::kWarpgroups + (T::kKeyBias ? 2 : 1));  // consumers, clearing warp, key bias warp
     }
     for (int i = 0; i < T::kStages; ++i) {
       barrier_init(k_full[i], T::kKeyBias ? 2 : 1);
       barrier_init(v_full[i], 1);
-      barrier_init(k_empty[i], T::kWarpgroups * (T::kKeyBias ? 4 : 1));  // with key bias every warp reads by itself
+      barrier_init(k_empty[i],
+                   T::kWarpgroups * (T::kKeyBias ? 4 : 1));  // with key bias every warp reads by itself
       barrier_init(v_empty[i], T::kWarpgroups);
       barrier_init(k_tail[i], 1);
       barrier_init(v_tail[i], 1);
@@ -128,8 +133,8 @@ __device__ void produce(const ForwardParams& params, ForwardShared<T>& shared) {
       } else {
         arrive_expecting(shared.q_full[slot.index], T::kQueryBytes);
         for (int panel = 0; panel < T::kPanels; ++panel)
-          load_box(&shared.q[slot.index][panel * T::kQueries * 64], params.q, shared.q_full[slot.index], panel * 64,
-                   query_token, drawn.head);
+          load_box(&shared.q[slot.index][panel * T::kQueries * 64], params.q, shared.q_full[slot.index],
+                   panel * 64, query_token, drawn.head);
       }
       for (int block = 0; block < num_blocks; ++block, ring.advance()) {
         const int stage = ring.index;
@@ -141,8 +146,10 @@ __device__ void produce(const ForwardParams& params, ForwardShared<T>& shared) {
           for (int panel = 0; panel < T::kPanels; ++panel)
             load_box(&buffer[panel * T::kKeys * 64], map, full, panel * 64, token, drawn.head);
         };
-        load(shared.k[stage], params.k, shared.k_empty[stage], tail ? shared.k_tail[stage] : shared.k_full[stage]);
-        load(shared.v[stage], params.v, shared.v_empty[stage], tail ? shared.v_tail[stage] : shared.v_full[stage]);
+        load(shared.k[stage], params.k, shared.k_empty[stage],
+             tail ? shared.k_tail[stage] : shared.k_full[stage]);
+        load(shared.v[stage], params.v, shared.v_empty[stage],
+             tail ? shared.v_tail[stage] : shared.v_full[stage]);
       }
     } else if (drawn.cell == nullptr) {
       return;
@@ -175,7 +182,8 @@ __device__ void clear_tails(ForwardShared<T>& shared) {
       wait(loaded, phase);
       for (int panel = 0; panel < T::kPanels; ++panel) {
         auto* rows = reinterpret_cast<uint4*>(buffer + panel * T::kKeys * 64);
-        for (int piece = key_tail * 8 + lane; piece < T::kKeys * 8; piece += 32) rows[piece] = make_uint4(0, 0, 0, 0);
+        for (int piece = key_tail * 8 + lane; piece < T::kKeys * 8; piece += 32)
+          rows[piece] = make_uint4(0, 0, 0, 0);
       }
       fence_async_proxy();
       __syncwarp();
@@ -239,21 +247,34 @@ class ForwardConsumer {
         attend(tile, slot.index);
       else
         skip(tile.num_blocks);
-      // All four warps have read the tile and Q: products are issued by the whole warpgroup, and skip() synchronises.
+      // All four warps have read the tile and Q: products are issued by the whole warpgroup, and skip()
+      // synchronises.
       if (leads_) arrive(shared_.q_empty[slot.index]);
       store(params, tile, has_work);
     }
   }
 
  private:
-  /// Blocks that the other warpgroups need and this one does not.
+  /// Blocks that the other warpgroups need and this one does not. Only warps whose arrival is counted may
+  /// wait for a block: nothing else keeps the producer from running two phases ahead of a slow one, which
+  /// would then wait forever.
   __device__ __forceinline__ void skip(int num_blocks) {
-    for (int block = 0; block < num_blocks; ++block, k_ring_.advance(), v_ring_.advance()) {
-      wait(shared_.k_full[k_ring_.index], k_ring_.phase);
-      release_keys(k_ring_.index);
-      wait(shared_.v_full[v_ring_.index], v_ring_.phase);
-      if (leads_) arrive(shared_.v_empty[v_ring_.index]);
+    const bool first_warp = threadIdx.x % 128 < 32;
+    if (first_warp || T::kKeyBias) {
+      Ring<T::kStages> k = k_ring_;
+      Ring<T::kStages> v = v_ring_;
+      for (int block = 0; block < num_blocks; ++block, k.advance(), v.advance()) {
+        wait(shared_.k_full[k.index], k.phase);
+        release_keys(k.index);
+        if (!first_warp) continue;
+        wait(shared_.v_full[v.index], v.phase);
+        __syncwarp();
+        if (leads_) arrive(shared_.v_empty[v.index]);
+      }
     }
+    // Outside of the branch, which not all warps take: the positions must stay in uniform registers.
+    k_ring_.advance(num_blocks);
+    v_ring_.advance(num_blocks);
     named_sync(1 + group_, 128);
   }
 
@@ -308,7 +329,8 @@ class ForwardConsumer {
     release_values();
   }
 
-  /// P(j) is rounded, S(j + 1) is in `current` (or still in flight there). Leaves P(j + 1) rounded and S(j + 2) in `next`.
+  /// P(j) is rounded, S(j + 1) is in `current` (or still in flight there). Leaves P(j + 1) rounded and S(j +
+  /// 2) in `next`.
   template <bool kInFlight, bool kLeaveInFlight>
   __device__ __forceinline__ void step(float (&current)[kScores], float (&next)[kScores]) {
     issue_output();
@@ -374,8 +396,8 @@ class ForwardConsumer {
     products_begin();
 #pragma unroll
     for (int step = 0; step < T::kKeys / 16; ++step)
-      Product<typename T::Element, T::kWidth, Major::kInner, Major::kOuter>::registers(o_, &p_[4 * step],
-                                                                                       v + (step * 2048 >> 4), 1);
+      Product<typename T::Element, T::kWidth, Major::kInner, Major::kOuter>::registers(
+          o_, &p_[4 * step], v + (step * 2048 >> 4), 1);
     products_commit();
   }
 
@@ -402,6 +424,7 @@ class ForwardConsumer {
     for (int i = 0; i < kScores / 2; ++i) p_[i] = pack<typename T::Element>(s[2 * i], s[2 * i + 1]);
   }
 
+  /// In attend() the products, which a warpgroup issues together, keep its warps in step.
   __device__ __forceinline__ void release_keys(int stage) {
     if constexpr (T::kKeyBias) {
       __syncwarp();
@@ -439,7 +462,8 @@ class ForwardConsumer {
 };
 
 template <class T>
-__global__ void __launch_bounds__(T::kThreads, 1) forward_kernel(const __grid_constant__ ForwardParams params) {
+__global__ void __launch_bounds__(T::kThreads, 1)
+    forward_kernel(const __grid_constant__ ForwardParams params) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<ForwardShared<T>*>(memory);
   static_assert(sizeof(ForwardShared<T>) <= kMaxSharedBytes);
@@ -479,16 +503,18 @@ cudaError_t launch(const AttentionForward& call, void* workspace, cudaStream_t s
     SCRNA_CUDA_TRY(map(params.k, call.k, shape.key, T::kKeys));
     SCRNA_CUDA_TRY(map(params.v, call.v, shape.key, T::kKeys));
   }
-  SCRNA_CUDA_TRY(make_plan(params.plan, {.shape = &shape, .tile_queries = true, .tile_tokens = T::kQueries}, stream));
+  SCRNA_CUDA_TRY(
+      make_plan(params.plan, {.shape = &shape, .tile_queries = true, .tile_tokens = T::kQueries}, stream));
   return launch_persistent(forward_kernel<T>, params, T::kThreads, sizeof(ForwardShared<T>),
                            max_tiles(shape, true, T::kQueries), stream);
 }
 
 template <class Element, int kWidth>
 cudaError_t launch_form(const AttentionForward& call, void* workspace, cudaStream_t stream) {
-  // With a key bias one exact form serves both precisions: kReciprocal gives weights of exactly zero where the bias is
-  // minus infinity, and the tanh form does not fit the registers at width 64.
-  if (call.shape.key_bias != nullptr) return launch<Element, kWidth, SigmoidForm::kReciprocal, true>(call, workspace, stream);
+  // With a key bias one exact form serves both precisions: kReciprocal gives weights of exactly zero where
+  // the bias is minus infinity, and the tanh form does not fit the registers at width 64.
+  if (call.shape.key_bias != nullptr)
+    return launch<Element, kWidth, SigmoidForm::kReciprocal, true>(call, workspace, stream);
   return call.shape.precision == SigmoidPrecision::kFast
              ? launch<Element, kWidth, SigmoidForm::kTanh, false>(call, workspace, stream)
              : launch<Element, kWidth, ForwardTuning<kWidth>::kExactForm, false>(call, workspace, stream);

@@ -1,9 +1,10 @@
-// The planning kernel of attention_plan.h. Block 0 sorts the cells by counting (1,024 classes of 64 tokens of inner loop,
-// longest first; order within a class is arbitrary and influences no result) and sums up their tiles; the other blocks
-// zero the workspace that the backward pass accumulates into. Cost: a few microseconds for block 0 whatever B.
-#include "kernels/attention_plan.h"
-
+// The planning kernel of attention_plan.h. Block 0 sorts the cells by counting (1,024 classes of 64 tokens of
+// inner loop, longest first; order within a class is arbitrary and influences no result) and sums up their
+// tiles; the other blocks zero the workspace that the backward pass accumulates into. Cost: a few
+// microseconds for block 0 whatever B.
 #include <algorithm>
+
+#include "kernels/attention_plan.h"
 
 namespace scrna::kernels {
 namespace {
@@ -40,9 +41,12 @@ __device__ Tokens tokens_of(const Ragged& ragged, int cell) {
 __device__ float bias_of(const PlanParams& params, int cell, int num_keys) {
   if (num_keys == 0) return 0.0F;
   switch (params.bias_kind) {
-    case BiasKind::kNegativeLogLength: return -logf(static_cast<float>(num_keys));
-    case BiasKind::kScalar: return params.scalar_bias;
-    case BiasKind::kPerCell: return params.cell_bias[cell];
+    case BiasKind::kNegativeLogLength:
+      return -logf(static_cast<float>(num_keys));
+    case BiasKind::kScalar:
+      return params.scalar_bias;
+    case BiasKind::kPerCell:
+      return params.cell_bias[cell];
   }
   return 0.0F;
 }
@@ -92,7 +96,8 @@ __device__ void plan_cells(const PlanParams& params) {
   for (int cell = threadIdx.x; cell < plan.num_cells; cell += kThreads) {
     const Tokens tiled = tokens_of(params.tiled, cell);
     const Tokens looped = tokens_of(params.looped, cell);
-    const int rows = params.tiled.padded_length > 0 ? static_cast<int>(params.tiled.padded_length) : tiled.length;
+    const int rows =
+        params.tiled.padded_length > 0 ? static_cast<int>(params.tiled.padded_length) : tiled.length;
     const int num_keys = params.tile_queries ? looped.length : tiled.length;
     plan.cells[atomicAdd(&places[class_of(looped.length)], 1)] = {
         .tile_end = (rows + params.tile_tokens - 1) / params.tile_tokens * plan.num_heads,
@@ -125,7 +130,8 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
     return;
   }
   const int64_t stride = int64_t{gridDim.x - 1} * kThreads;
-  for (int64_t piece = int64_t{blockIdx.x - 1} * kThreads + threadIdx.x; piece < params.zero_pieces; piece += stride)
+  for (int64_t piece = int64_t{blockIdx.x - 1} * kThreads + threadIdx.x; piece < params.zero_pieces;
+       piece += stride)
     params.zero[piece] = make_uint4(0, 0, 0, 0);
 }
 
@@ -165,7 +171,8 @@ cudaError_t make_plan(const Plan& plan, const PlanRequest& request, cudaStream_t
                           .cell_bias = shape.cell_bias,
                           .zero = static_cast<uint4*>(request.zero),
                           .zero_pieces = zero_bytes / 16};
-  const int64_t zero_blocks = std::min<int64_t>((zero_bytes + kZeroBytesPerBlock - 1) / kZeroBytesPerBlock, 1024);
+  const int64_t zero_blocks =
+      std::min<int64_t>((zero_bytes + kZeroBytesPerBlock - 1) / kZeroBytesPerBlock, 1024);
   plan_kernel<<<static_cast<unsigned>(1 + zero_blocks), kThreads, 0, stream>>>(params);
   return cudaGetLastError();
 }

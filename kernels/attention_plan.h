@@ -1,10 +1,11 @@
-// Which tile of work a persistent block takes next. Lengths of cells differ by 40 times inside one launch and are known
-// on the device only, so a small kernel before the attention kernel sorts the cells, longest inner loop first, and counts
-// their tiles; blocks then draw tiles by an atomic ticket. Longest first keeps the last round short; tickets (rather than
-// a fixed stride) keep the balance when other kernels hold some multiprocessors, and make waiting for an earlier tile
-// safe: whoever holds a lower ticket is running.
+// Which tile of work a persistent block takes next. Lengths of cells differ by 40 times inside one launch and
+// are known on the device only, so a small kernel before the attention kernel sorts the cells, longest inner
+// loop first, and counts their tiles; blocks then draw tiles by an atomic ticket. Longest first keeps the
+// last round short; tickets (rather than a fixed stride) keep the balance when other kernels hold some
+// multiprocessors, and make waiting for an earlier tile safe: whoever holds a lower ticket is running.
 //
-// Forward: a tile is kTile queries of a cell and head, its loop runs over the cell's keys. Backward: the other way round.
+// Forward: a tile is kTile queries of a cell and head, its loop runs over the cell's keys. Backward: the
+// other way round.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,29 +18,29 @@ namespace scrna::kernels {
 /// [tile_end of the cell before, tile_end), head by head.
 struct alignas(32) PlannedCell {
   int32_t tile_end;
-  int32_t cell;          // index in the caller's order
-  int32_t tile_token;    // first token on the side that is tiled
-  int32_t tile_length;   // its valid tokens
-  int32_t tile_rows;     // tokens to write: valid ones, and padding that must become zero
-  int32_t loop_token;    // first token on the side of the inner loop
+  int32_t cell;         // index in the caller's order
+  int32_t tile_token;   // first token on the side that is tiled
+  int32_t tile_length;  // its valid tokens
+  int32_t tile_rows;    // tokens to write: valid ones, and padding that must become zero
+  int32_t loop_token;   // first token on the side of the inner loop
   int32_t loop_length;
-  float bias;            // of the cell, natural units; 0 where there are no keys
+  float bias;  // of the cell, natural units; 0 where there are no keys
 };
 
 struct Plan {
-  int32_t* next_tile;    // the ticket counter
+  int32_t* next_tile;  // the ticket counter
   int32_t* num_tiles;
-  PlannedCell* cells;    // [B]
+  PlannedCell* cells;  // [B]
   int32_t num_cells;
   int32_t num_heads;
 };
 
 struct PlanRequest {
   const AttentionShape* shape;
-  bool tile_queries;     // forward: true; backward: false
-  int tile_tokens;       // tokens per tile
-  void* zero = nullptr;  // memory that the same launch sets to zero
-  size_t zero_bytes = 0; // multiple of 16
+  bool tile_queries;      // forward: true; backward: false
+  int tile_tokens;        // tokens per tile
+  void* zero = nullptr;   // memory that the same launch sets to zero
+  size_t zero_bytes = 0;  // multiple of 16
 };
 
 size_t plan_bytes(const AttentionShape& shape);

@@ -1,5 +1,5 @@
-// What attention_cuda.cu knows of the Hopper kernels: one launcher per direction, templates inside, arguments checked
-// before.
+// What attention_cuda.cu knows of the Hopper kernels: one launcher per direction, templates inside, arguments
+// checked before.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,5 +1,6 @@
-// Launching a persistent kernel: one block per multiprocessor, most of its shared memory, started while the kernel before
-// it (the planner) still runs; the kernel itself waits for that one (device/tma.h, wait_for_previous_kernel).
+// Launching a persistent kernel: one block per multiprocessor, most of its shared memory, started while the
+// kernel before it (the planner) still runs; the kernel itself waits for that one (device/tma.h,
+// wait_for_previous_kernel).
 #pragma once
 
 #include <algorithm>
@@ -7,10 +8,10 @@
 
 #include <cuda_runtime.h>
 
-#define SCRNA_CUDA_TRY(call)                                          \
-  do {                                                                \
-    const cudaError_t scrna_error = (call);                           \
-    if (scrna_error != cudaSuccess) return scrna_error;               \
+#define SCRNA_CUDA_TRY(call)                            \
+  do {                                                  \
+    const cudaError_t scrna_error = (call);             \
+    if (scrna_error != cudaSuccess) return scrna_error; \
   } while (false)
 
 namespace scrna::kernels {
@@ -19,8 +20,8 @@ namespace scrna::kernels {
 inline constexpr size_t kMaxSharedBytes = 232448;
 
 template <class Params>
-cudaError_t launch_persistent(void (*kernel)(Params), const Params& params, int num_threads, size_t shared_bytes,
-                              int64_t max_blocks, cudaStream_t stream) {
+cudaError_t launch_persistent(void (*kernel)(Params), const Params& params, int num_threads,
+                              size_t shared_bytes, int64_t max_blocks, cudaStream_t stream) {
   int device = 0;
   int num_multiprocessors = 0;
   SCRNA_CUDA_TRY(cudaGetDevice(&device));

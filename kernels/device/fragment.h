@@ -1,5 +1,5 @@
-// Fragments of matrices in registers: rounding fp32 pairs to the operand type, moving 8 x 8 tiles between registers and
-// swizzled panels in shared memory, and wide stores of accumulators.
+// Fragments of matrices in registers: rounding fp32 pairs to the operand type, moving 8 x 8 tiles between
+// registers and swizzled panels in shared memory, and wide stores of accumulators.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ __device__ __forceinline__ float2 unpack(uint32_t packed) {
 
 /// Four 8 x 8 tiles of 16-bit elements; lane l addresses row l % 8 of tile l / 8.
 __device__ __forceinline__ void store_tiles(uint32_t address, const uint32_t* tiles) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(tiles[0]),
-               "r"(tiles[1]), "r"(tiles[2]), "r"(tiles[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(tiles[0]), "r"(tiles[1]), "r"(tiles[2]), "r"(tiles[3])
                : "memory");
 }
 
@@ -43,15 +43,16 @@ __device__ __forceinline__ void load_tiles(uint32_t address, uint32_t* tiles) {
                : "memory");
 }
 
-/// Byte offset, inside a swizzled panel, of the row and the 16-byte chunk that this lane addresses when a warp moves the
-/// 16 x 16 tile at (row, 16 * step): its four 8 x 8 tiles in the order of an A operand.
+/// Byte offset, inside a swizzled panel, of the row and the 16-byte chunk that this lane addresses when a
+/// warp moves the 16 x 16 tile at (row, 16 * step): its four 8 x 8 tiles in the order of an A operand.
 __device__ __forceinline__ uint32_t tile_offset(int first_row, int step) {
   const int lane = threadIdx.x % 32;
   const int row = first_row + lane % 16;
   return row * 128 + (((step * 2 + lane / 16) ^ (row % 8)) << 4);
 }
 
-/// 4 x 4 transpose of words among the four lanes of a quad: lane a receives word a of every lane, in lane order.
+/// 4 x 4 transpose of words among the four lanes of a quad: lane a receives word a of every lane, in lane
+/// order.
 __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
 #pragma unroll
   for (int bit = 1; bit <= 2; bit *= 2) {
@@ -69,12 +70,14 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
   }
 }
 
-/// Writes 16 rows per warp of a 64 x kWidth accumulator, rounded, in pieces of 16 bytes. `out` points to the row of this
-/// lane's quad (16 * warp + lane / 4) in the destination; row_stride in elements. Rows from num_rows on are left alone,
-/// rows from num_valid on are written as zeros, counted from the quad's first row.
+/// Writes 16 rows per warp of a 64 x kWidth accumulator, rounded, in pieces of 16 bytes. `out` points to the
+/// row of this lane's quad (16 * warp + lane / 4) in the destination; row_stride in elements. Rows from
+/// num_rows on are left alone, rows from num_valid on are written as zeros, counted from the quad's first
+/// row.
 template <class Element, int kWidth>
-__device__ __forceinline__ void store_rows(Element* out, int64_t row_stride, const float (&accumulator)[kWidth / 2],
-                                           float factor, int num_valid, int num_rows) {
+__device__ __forceinline__ void store_rows(Element* out, int64_t row_stride,
+                                           const float (&accumulator)[kWidth / 2], float factor,
+                                           int num_valid, int num_rows) {
   const int member = threadIdx.x % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -1,10 +1,10 @@
-// Memory barriers in shared memory (PTX mbarrier): a count of arrivals, a count of bytes still in flight, and a phase
-// bit that flips when both reach zero. Copies of the tensor memory accelerator announce their bytes with
-// arrive_expecting() and complete the barrier by themselves.
+// Memory barriers in shared memory (PTX mbarrier): a count of arrivals, a count of bytes still in flight, and
+// a phase bit that flips when both reach zero. Copies of the tensor memory accelerator announce their bytes
+// with arrive_expecting() and complete the barrier by themselves.
 //
-// Every barrier here is half of a pair around a buffer: full (the producer arrives) and empty (the consumers arrive).
-// A Ring walks the buffers of such pairs; consumers wait with ring.phase, producers with ring.phase ^ 1, so that the
-// producer's first round does not wait.
+// Every barrier here is half of a pair around a buffer: full (the producer arrives) and empty (the consumers
+// arrive). A Ring walks the buffers of such pairs; consumers wait with ring.phase, producers with ring.phase
+// ^ 1, so that the producer's first round does not wait.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,8 @@ __device__ __forceinline__ void arrive(Barrier& barrier) {
 
 /// Arrives and adds `bytes` that copies will deliver before the phase can complete.
 __device__ __forceinline__ void arrive_expecting(Barrier& barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
+               "r"(bytes)
                : "memory");
 }
 
@@ -46,8 +47,11 @@ __device__ __forceinline__ void wait(Barrier& barrier, uint32_t phase) {
       : "memory");
 }
 
-/// Makes ordinary writes to shared memory visible to wgmma and to bulk copies. Every writing thread, before the barrier.
-__device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// Makes ordinary writes to shared memory visible to wgmma and to bulk copies. Every writing thread, before
+/// the barrier.
+__device__ __forceinline__ void fence_async_proxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 /// Position in a circle of kSize buffers and the parity of the current round.
 template <int kSize>
@@ -59,6 +63,11 @@ struct Ring {
       index = 0;
       phase ^= 1;
     }
+  }
+  __device__ __forceinline__ void advance(int steps) {
+    const int sum = index + steps;
+    index = sum % kSize;
+    phase ^= (sum / kSize) & 1;
   }
 };
 

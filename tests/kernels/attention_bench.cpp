@@ -1,7 +1,8 @@
-// Speed of the CUDA attention kernels beside LibTorch's softmax attention (FlashAttention-2 and, for equal lengths,
-// cuDNN), in one run: TFLOP/s forward and backward of valid tokens, 4 H K sum(L^2) and 2.5 times that. Random normal
-// operands, bf16. Before each launch the L2 cache is flushed; warm-up, then the median of the launches of about a tenth
-// of a second, timed by events. The backward includes everything it needs (zeroing and rounding of dQ).
+// Speed of the CUDA attention kernels beside LibTorch's softmax attention (FlashAttention-2 and, for equal
+// lengths, cuDNN), in one run: TFLOP/s forward and backward of valid tokens, 4 H K sum(L^2) and 2.5 times
+// that. Random normal operands, bf16. Before each launch the L2 cache is flushed; warm-up, then the median of
+// the launches of about a tenth of a second, timed by events. The backward includes everything it needs
+// (zeroing and rounding of dQ).
 //
 //   attention_bench [name ...]      only the rows whose names contain one of the words
 #include <algorithm>
@@ -89,8 +90,9 @@ std::vector<Row> rows() {
   std::vector<Row> all;
   for (const int64_t width : {64, 128})
     for (const int32_t length : {512, 1024, 4096, 8192, 16384})
-      all.push_back({std::string("d").append(std::to_string(width)).append(" T=").append(std::to_string(length)),
-                     std::vector<int32_t>(static_cast<size_t>(16384 / length), length), 2048 / width, width});
+      all.push_back(
+          {std::string("d").append(std::to_string(width)).append(" T=").append(std::to_string(length)),
+           std::vector<int32_t>(static_cast<size_t>(16384 / length), length), 2048 / width, width});
   all.push_back({"ragged 32 cells 12x64", cell_lengths(32), 12, 64});
   all.push_back({"ragged 128 cells 12x64", cell_lengths(128), 12, 64});
   all.push_back({"ragged 32 cells 16x128", cell_lengths(32), 16, 128});
@@ -120,9 +122,8 @@ class Problem {
   }
 
   Speeds ours(SigmoidPrecision precision, bool deterministic) {
-    const kernels::Ragged ragged{.cu_seqlens = cu_seqlens_.data_ptr<int32_t>(),
-                                 .total_tokens = o_.size(0),
-                                 .max_length = max_length_};
+    const kernels::Ragged ragged{
+        .cu_seqlens = cu_seqlens_.data_ptr<int32_t>(), .total_tokens = o_.size(0), .max_length = max_length_};
     const kernels::AttentionShape shape{.num_cells = static_cast<int64_t>(row_.lengths.size()),
                                         .num_heads = row_.heads,
                                         .head_width = row_.width,
@@ -131,7 +132,9 @@ class Problem {
                                         .element_type = kernels::ElementType::kBFloat16,
                                         .precision = precision,
                                         .scale = static_cast<float>(1 / std::sqrt(row_.width))};
-    const auto view = [](const at::Tensor& x) { return kernels::TokenView{x.data_ptr(), x.stride(0), x.stride(1)}; };
+    const auto view = [](const at::Tensor& x) {
+      return kernels::TokenView{x.data_ptr(), x.stride(0), x.stride(1)};
+    };
     const auto part = [&](const at::Tensor& x, int64_t i) { return view(x.select(1, i)); };
     const kernels::AttentionForward forward{
         .shape = shape, .q = part(qkv_, 0), .k = part(qkv_, 1), .v = part(qkv_, 2), .o = view(o_)};
@@ -147,22 +150,26 @@ class Problem {
     test::DeviceVector<uint8_t> workspace(std::max(kernels::attention_forward_workspace_bytes(shape),
                                                    kernels::attention_backward_workspace_bytes(shape)));
     return speeds(
-        [&] { test::check_cuda(kernels::attention_forward_cuda(forward, workspace.data(), nullptr), "forward"); },
-        [&] { test::check_cuda(kernels::attention_backward_cuda(backward, workspace.data(), nullptr), "backward"); });
+        [&] {
+          test::check_cuda(kernels::attention_forward_cuda(forward, workspace.data(), nullptr), "forward");
+        },
+        [&] {
+          test::check_cuda(kernels::attention_backward_cuda(backward, workspace.data(), nullptr), "backward");
+        });
   }
 
   Speeds flash() {
     const at::Tensor q = qkv_.select(1, 0), k = qkv_.select(1, 1), v = qkv_.select(1, 2);
     const auto forward = [&] {
-      return at::_flash_attention_forward(q, k, v, cu_seqlens_, cu_seqlens_, max_length_, max_length_, 0.0, false, false,
-                                          std::optional<double>());
+      return at::_flash_attention_forward(q, k, v, cu_seqlens_, cu_seqlens_, max_length_, max_length_, 0.0,
+                                          false, false, std::optional<double>());
     };
     const auto out = forward();
     return speeds([&] { forward(); },
                   [&] {
-                    at::_flash_attention_backward(d_o_, q, k, v, std::get<0>(out), std::get<1>(out), cu_seqlens_,
-                                                  cu_seqlens_, max_length_, max_length_, 0.0, false, std::get<2>(out),
-                                                  std::get<3>(out));
+                    at::_flash_attention_backward(d_o_, q, k, v, std::get<0>(out), std::get<1>(out),
+                                                  cu_seqlens_, cu_seqlens_, max_length_, max_length_, 0.0,
+                                                  false, std::get<2>(out), std::get<3>(out));
                   });
   }
 
@@ -185,7 +192,8 @@ class Problem {
   }
 
  private:
-  [[nodiscard]] Speeds speeds(const std::function<void()>& forward, const std::function<void()>& backward) const {
+  [[nodiscard]] Speeds speeds(const std::function<void()>& forward,
+                              const std::function<void()>& backward) const {
     return {1e3 * forward_tflop_ / time_of(forward), 2.5e3 * forward_tflop_ / time_of(backward)};
   }
   Row row_;
@@ -202,8 +210,8 @@ void print(const Speeds& speeds) {
 int run(int argc, char** argv) {
   cudaDeviceProp properties{};
   test::check_cuda(cudaGetDeviceProperties(&properties, 0), "device");
-  std::printf("%s; TFLOP/s forward, backward; bf16\n%-24s %15s %15s %15s %15s %15s\n", properties.name, "", "sigmoid fast",
-              "sigmoid exact", "exact, determ.", "LibTorch flash", "cuDNN");
+  std::printf("%s; TFLOP/s forward, backward; bf16\n%-24s %15s %15s %15s %15s %15s\n", properties.name, "",
+              "sigmoid fast", "sigmoid exact", "exact, determ.", "LibTorch flash", "cuDNN");
   for (const Row& row : rows()) {
     const bool wanted = argc == 1 || std::any_of(argv + 1, argv + argc, [&](const char* word) {
                           return row.name.find(word) != std::string::npos;

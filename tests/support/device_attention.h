@@ -1,5 +1,5 @@
-// A HostAttention problem on the GPU in bf16 or fp16: the same layout with its gaps, guards and poison, element by
-// element. The host's operands are rounded first, so that the oracle sees the same numbers.
+// A HostAttention problem on the GPU in bf16 or fp16: the same layout with its gaps, guards and poison,
+// element by element. The host's operands are rounded first, so that the oracle sees the same numbers.
 #pragma once
 
 #include <bit>
@@ -64,8 +64,8 @@ class DeviceAttention {
 
   cudaError_t forward(cudaStream_t stream = nullptr) {
     return kernels::attention_forward_cuda(
-        {.shape = shape_, .q = view(0), .k = view(1), .v = view(2), .o = view(4), .lse = nullptr}, workspace_.data(),
-        stream);
+        {.shape = shape_, .q = view(0), .k = view(1), .v = view(2), .o = view(4), .lse = nullptr},
+        workspace_.data(), stream);
   }
   cudaError_t backward(bool deterministic, bool bias_gradient = true, cudaStream_t stream = nullptr) {
     return kernels::attention_backward_cuda({.shape = shape_,
@@ -96,8 +96,9 @@ class DeviceAttention {
   void reset() {
     const auto all = tokens();
     for (size_t i = 4; i < all.size(); ++i) {
-      std::fill(all[i]->buffer().begin(), all[i]->buffer().end(), std::bit_cast<float>(GuardedTokens::kPoison));
-      buffers_[i].assign(halves(*all[i]));
+      std::fill(all[i]->buffer().begin(), all[i]->buffer().end(),
+                std::bit_cast<float>(GuardedTokens::kPoison));
+      buffers_[i].assign(std::vector<uint16_t>(buffers_[i].size(), kHalfPoison));
     }
     workspace_.fill_bytes(kWorkspaceFill);
   }
@@ -115,6 +116,7 @@ class DeviceAttention {
   }
   [[nodiscard]] std::vector<uint16_t> halves(const GuardedTokens& x) const {
     std::vector<uint16_t> result;
+    result.reserve(x.buffer().size());
     for (const float value : x.buffer()) result.push_back(to_half(value, type_));
     return result;
   }

@@ -1,4 +1,5 @@
-// Memory on the GPU for tests and benchmarks: owns it, copies vectors, reports errors of the runtime by exception.
+// Memory on the GPU for tests and benchmarks: owns it, copies vectors, reports errors of the runtime by
+// exception.
 #pragma once
 
 #include <stdexcept>
@@ -29,10 +30,13 @@ class DeviceVector {
  public:
   DeviceVector() = default;
   explicit DeviceVector(size_t size) : size_(size) {
-    if (size > 0) check_cuda(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(Element)), "cudaMalloc");
+    if (size > 0)
+      check_cuda(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(Element)), "cudaMalloc");
   }
   explicit DeviceVector(const std::vector<Element>& values) : DeviceVector(values.size()) { assign(values); }
-  DeviceVector(DeviceVector&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr; }
+  DeviceVector(DeviceVector&& other) noexcept : data_(other.data_), size_(other.size_) {
+    other.data_ = nullptr;
+  }
   DeviceVector& operator=(DeviceVector&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
@@ -41,11 +45,13 @@ class DeviceVector {
   ~DeviceVector() { cudaFree(data_); }
 
   void assign(const std::vector<Element>& values) {
-    check_cuda(cudaMemcpy(data_, values.data(), size_ * sizeof(Element), cudaMemcpyHostToDevice), "copy to device");
+    check_cuda(cudaMemcpy(data_, values.data(), size_ * sizeof(Element), cudaMemcpyHostToDevice),
+               "copy to device");
   }
   [[nodiscard]] std::vector<Element> values() const {
     std::vector<Element> x(size_);
-    check_cuda(cudaMemcpy(x.data(), data_, size_ * sizeof(Element), cudaMemcpyDeviceToHost), "copy from device");
+    check_cuda(cudaMemcpy(x.data(), data_, size_ * sizeof(Element), cudaMemcpyDeviceToHost),
+               "copy from device");
     return x;
   }
   void fill_bytes(int byte) { check_cuda(cudaMemset(data_, byte, size_ * sizeof(Element)), "cudaMemset"); }
