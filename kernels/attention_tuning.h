@@ -7,11 +7,7 @@
 // (check_ptxas.cmake).
 #pragma once
 
-#include "kernels/device/sigmoid.h"
-
 namespace scrna::kernels {
-
-using device::SigmoidForm;
 
 template <int kHeadWidth>
 struct ForwardTuning;
@@ -22,7 +18,6 @@ struct ForwardTuning<64> {
   static constexpr int kKeys = 64;   // per block; 48: 578, 80: 517, 96: 565, 128 with one score buffer: 571
   static constexpr int kStages = 4;  // of K and V; 6: equal
   static constexpr bool kQueryInRegisters = false;  // does not fit
-  static constexpr SigmoidForm kExactForm = SigmoidForm::kSmall;
   static constexpr int kConsumerRegisters = 152;
   static constexpr int kProducerRegisters = 56;
 };
@@ -33,13 +28,9 @@ struct ForwardTuning<128> {
   static constexpr int kKeys = 64;  // 96 with Q in shared memory: 709 instead of 714
   static constexpr int kStages = 4;
   static constexpr bool kQueryInRegisters = true;  // spares shared memory traffic
-  static constexpr SigmoidForm kExactForm = SigmoidForm::kSmall;
   static constexpr int kConsumerRegisters = 232;
   static constexpr int kProducerRegisters = 40;
 };
-
-// kSmall, measured on an H100, forward exact, 8,192 and 1,024 tokens: width 64 484 and 410 TFLOP/s (kShared4
-// 443 and 385 on a faster card, kReciprocal 392 and 344); width 128 613 and 537 (586 and 526, 563 and 505).
 
 /// Steps between two points without a product in flight: longer bodies cost instruction fetches (14: -2 %,
 /// 30: -4 %).
