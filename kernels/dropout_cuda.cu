@@ -1,7 +1,7 @@
-// Dropout on CUDA. One warp owns one token: it finds the token's cell once (binary search, the same address in all
-// lanes), then each lane takes every 32nd group of eight features: one Philox call, one 16-byte load and store for bf16
-// (two for fp32). Bytes moved: T D (read + write). Widths that are not a multiple of 8, or misaligned rows, take scalar
-// accesses.
+// Dropout on CUDA. One warp owns one token: it finds the token's cell once (binary search, the same address
+// in all lanes), then each lane takes every 32nd group of eight features: one Philox call, one 16-byte load
+// and store for bf16 (two for fp32). Bytes moved: T D (read + write). Widths that are not a multiple of 8, or
+// misaligned rows, take scalar accesses.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kWarpsPerBlock * 32) dropout_kernel(Dropout ca
   const float scale = dropout_scale(call.threshold);
   const auto* x = static_cast<const Element*>(call.x) + token * call.width;
   auto* y = static_cast<Element*>(call.y) + token * call.width;
-  for (int64_t first = int64_t{threadIdx.x % 32} * kDropoutGroup; first < call.width; first += 32 * kDropoutGroup) {
+  for (int64_t first = int64_t{threadIdx.x % 32} * kDropoutGroup; first < call.width;
+       first += 32 * kDropoutGroup) {
     const PhiloxWords words =
         dropout_words(call.key, cell_id, position, static_cast<uint32_t>(first / kDropoutGroup));
     const int64_t left = call.width - first;
@@ -93,9 +94,15 @@ void launch(const Dropout& call, cudaStream_t stream) {
 cudaError_t dropout_cuda(const Dropout& call, cudaStream_t stream) {
   if (call.num_tokens == 0 || call.width == 0) return cudaSuccess;
   switch (call.element_type) {
-    case ElementType::kFloat32: launch<float>(call, stream); break;
-    case ElementType::kBFloat16: launch<__nv_bfloat16>(call, stream); break;
-    case ElementType::kFloat16: launch<__half>(call, stream); break;
+    case ElementType::kFloat32:
+      launch<float>(call, stream);
+      break;
+    case ElementType::kBFloat16:
+      launch<__nv_bfloat16>(call, stream);
+      break;
+    case ElementType::kFloat16:
+      launch<__half>(call, stream);
+      break;
   }
   return cudaGetLastError();
 }

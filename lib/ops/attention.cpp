@@ -3,7 +3,6 @@
 #include <cmath>
 #include <utility>
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -12,6 +11,7 @@
 #include "kernels/attention_cpu.h"
 #include "lib/core/error.h"
 #include "lib/ops/attention_composed.h"
+#include "lib/ops/attention_kernel.h"
 
 namespace scrna::ops {
 namespace {
@@ -22,17 +22,12 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using OptionalTensor = std::optional<at::Tensor>;
 
-/// The part of a call that is not a differentiable tensor; travels from forward to backward.
-struct Call : torch::CustomClassHolder {
-  AttentionOptions options;
-  at::Tensor cu_seqlens;
-  int64_t max_cell_tokens = 0;
-  float scale = 1.0F;
-  Implementation implementation = Implementation::kComposed;
-};
+using Operands = AttentionOperands;
+using Outputs = AttentionOutputs;
 
-struct Operands {
-  at::Tensor q, k, v;  // [T, H, K]
+/// The part of a call that is not a differentiable tensor; travels from forward to backward.
+struct Call : torch::CustomClassHolder, AttentionCall {
+  Implementation implementation = Implementation::kComposed;
 };
 
 /// The three operands of a fused projection [T, 3, H, K], as views.
@@ -51,97 +46,22 @@ ComposedAttention composed_call(const Call& call) {
           .scale = call.scale};
 }
 
-kernels::TokenView view_of(const at::Tensor& x_THK) {
-  if (!x_THK.defined()) return {};
-  return {x_THK.data_ptr(), x_THK.stride(0), x_THK.stride(1)};
-}
-
-/// The struct that every kernel takes, for operands in `type`.
-kernels::AttentionShape kernel_shape(const Call& call, const at::Tensor& q, kernels::ElementType type) {
-  const kernels::Ragged ragged{.cu_seqlens = call.cu_seqlens.data_ptr<int32_t>(),
-                               .total_tokens = q.size(0),
-                               .max_length = call.max_cell_tokens};
-  const auto floats = [](const at::Tensor& x) { return x.defined() ? x.data_ptr<float>() : nullptr; };
-  return {.num_cells = call.cu_seqlens.numel() - 1,
-          .num_heads = q.size(1),
-          .head_width = q.size(2),
-          .query = ragged,
-          .key = ragged,
-          .element_type = type,
-          .kind = call.options.kind,
-          .bias_kind = call.options.bias_kind,
-          .scalar_bias = call.options.scalar_bias,
-          .cell_bias = floats(call.options.cell_bias),
-          .key_bias = floats(call.options.key_bias),
-          .scale = call.scale};
-}
-
-kernels::CpuAttentionOptions cpu_options() { return {.num_threads = at::get_num_threads()}; }
-
-/// O, and what softmax needs again in the backward pass: O as the kernel wrote it, and log-sum-exp [H, T].
-struct Outputs {
-  at::Tensor o, kernel_o, lse;
-};
-
 Outputs forward(const Call& call, const Operands& in) {
   Outputs out{.o = at::empty(in.q.sizes(), in.q.options()), .kernel_o = {}, .lse = {}};
-  if (call.implementation == Implementation::kComposed) {
+  if (call.implementation == Implementation::kComposed)
     attention_composed_forward(composed_call(call), in.q, in.k, in.v, out.o);
-    return out;
-  }
-  const at::Tensor q = in.q.to(at::kFloat);
-  const at::Tensor k = in.k.to(at::kFloat);
-  const at::Tensor v = in.v.to(at::kFloat);
-  const bool same_type = in.q.scalar_type() == at::kFloat;
-  const at::Tensor o = same_type ? out.o : at::empty(q.sizes(), q.options());
-  if (call.options.kind == AttentionKind::kSoftmax) {
-    out.kernel_o = o;
-    out.lse = at::empty({q.size(1), q.size(0)}, q.options());
-  }
-  kernels::attention_forward_cpu({.shape = kernel_shape(call, q, kernels::ElementType::kFloat32),
-                                  .q = view_of(q),
-                                  .k = view_of(k),
-                                  .v = view_of(v),
-                                  .o = view_of(o),
-                                  .lse = out.lse.defined() ? out.lse.data_ptr<float>() : nullptr},
-                                 cpu_options());
-  if (!same_type) out.o.copy_(o);
+  else
+    attention_kernel_forward(call, in, out);
   return out;
 }
 
 void backward(const Call& call, const Operands& in, const at::Tensor& d_o, const Outputs& out,
               const Operands& gradients, const at::Tensor& d_cell_bias) {
-  if (call.implementation == Implementation::kComposed) {
+  if (call.implementation == Implementation::kComposed)
     attention_composed_backward(composed_call(call), in.q, in.k, in.v, d_o, gradients.q, gradients.k,
                                 gradients.v, d_cell_bias);
-    return;
-  }
-  const bool same_type = in.q.scalar_type() == at::kFloat;
-  const at::Tensor q = in.q.to(at::kFloat);
-  const at::Tensor k = in.k.to(at::kFloat);
-  const at::Tensor v = in.v.to(at::kFloat);
-  at::Tensor d_o_float = d_o.to(at::kFloat);
-  if (d_o_float.stride(2) != 1) d_o_float = d_o_float.contiguous();
-  const auto like = [&](const at::Tensor& x) { return same_type ? x : at::empty(q.sizes(), q.options()); };
-  const Operands written{like(gradients.q), like(gradients.k), like(gradients.v)};
-  kernels::attention_backward_cpu(
-      {.shape = kernel_shape(call, q, kernels::ElementType::kFloat32),
-       .q = view_of(q),
-       .k = view_of(k),
-       .v = view_of(v),
-       .d_o = view_of(d_o_float),
-       .d_q = view_of(written.q),
-       .d_k = view_of(written.k),
-       .d_v = view_of(written.v),
-       .d_cell_bias = d_cell_bias.defined() ? d_cell_bias.data_ptr<float>() : nullptr,
-       .o = view_of(out.kernel_o),
-       .lse = out.lse.defined() ? out.lse.data_ptr<float>() : nullptr,
-       .deterministic = true},
-      cpu_options());
-  if (same_type) return;
-  gradients.q.copy_(written.q);
-  gradients.k.copy_(written.k);
-  gradients.v.copy_(written.v);
+  else
+    attention_kernel_backward(call, in, d_o, out, gradients, d_cell_bias);
 }
 
 /// first = q and k, v given; or first = qkv [T, 3, H, K] and no k, v. cell_bias is an argument of its own
@@ -260,21 +180,15 @@ AttentionChoice choose_attention(const at::Device& device, at::ScalarType type, 
     throw ConfigError("attention: type {} is not supported; use fp32, bf16 or fp16", c10::toString(type));
   if (options.implementation == Implementation::kComposed)
     return {Implementation::kComposed, "composed LibTorch operators, as configured"};
-  std::string missing;
-  if (type == at::kDouble)
-    missing = "no attention kernel takes fp64";
-  else if (!device.is_cpu())
-    missing = fmt::format("no attention kernel for {} is built into this program", device.str());
-  else if (head_width > kernels::kMaxCpuHeadWidth)
-    missing = fmt::format("the CPU kernel takes head widths up to {}, not {}", kernels::kMaxCpuHeadWidth,
-                          head_width);
-  if (missing.empty())
-    return {Implementation::kKernel, fmt::format("own CPU kernel ({}, {} threads)",
-                                                 kernels::cpu_vectors_name(), at::get_num_threads())};
+  const std::string missing = attention_kernel_missing(device, type, head_width, options);
+  if (missing.empty()) return {Implementation::kKernel, attention_kernel_name(device)};
   if (options.implementation == Implementation::kKernel)
     throw ConfigError(
-        "attention: a kernel was asked for, but {}; supported: CPU fp32, bf16, fp16 (computed in fp32) "
-        "with head widths 1 to {}. Set the implementation to automatic or composed",
+        "attention: a kernel was asked for, but {}; supported: CUDA with compute capability 9.0, sigmoid, "
+        "bf16 "
+        "and fp16 with head widths 64 and 128; CPU fp32, bf16, fp16 (computed in fp32) with head widths 1 to "
+        "{}. "
+        "Set the implementation to automatic or composed",
         missing, kernels::kMaxCpuHeadWidth);
   return {Implementation::kComposed, fmt::format("composed LibTorch operators: {}", missing)};
 }

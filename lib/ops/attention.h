@@ -1,8 +1,8 @@
 // Attention over packed cells for autograd: checks the contract of kernels/attention.h, chooses an
-// implementation, saves what the backward pass needs. Two implementations of every case: the kernel (CPU now,
-// CUDA as its kernels land) and the composed twin (attention_composed.h: LibTorch operators, cell by cell),
-// which is reference, fallback and peer. Sigmoid attention saves neither its output nor statistics (nothing
-// is normalised); softmax saves O and log-sum-exp.
+// implementation, saves what the backward pass needs. Two implementations: a kernel (attention_kernel.h: CPU,
+// and CUDA on compute capability 9.0) and the composed twin (attention_composed.h: LibTorch operators, cell
+// by cell), which is reference, fallback and peer. Sigmoid attention saves neither its output nor statistics
+// (nothing is normalised); softmax saves O and log-sum-exp.
 //
 //   sigmoid:  O = sigmoid(scale * Q K^T + bias + key_bias) V        (arXiv 2409.04431, 2604.27124)
 //   softmax:  O = softmax(scale * Q K^T + key_bias) V
@@ -28,6 +28,11 @@ struct AttentionOptions {
   at::Tensor cell_bias;  // [B] fp32, with kPerCell; gets a gradient. A learnable scalar: scalar.expand({B})
   at::Tensor key_bias;   // [T] fp32, optional, added to every score of that key; has no gradient
   std::optional<float> scale;  // default 1 / sqrt(K)
+  /// CUDA kernels; the CPU is always exact.
+  kernels::SigmoidPrecision precision = kernels::SigmoidPrecision::kExact;
+  /// CUDA kernels: gradients bitwise equal from run to run, at seven instead of five matrix products (the
+  /// CPU's always are). LibTorch's switch for deterministic algorithms asks for the same.
+  bool deterministic = false;
   Implementation implementation = Implementation::kAuto;
   /// [B+1] int32 on the CPU, optional: the same numbers as cu_seqlens, which spare the composed twin on a GPU
   /// one synchronisation per call.

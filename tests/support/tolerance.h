@@ -24,6 +24,19 @@ inline constexpr double kFloat64RelativeL2 = 1e-13;
 /// bf16 and fp16 results of an fp32 computation: half an ulp of the output type (2^-9, 2^-12) in relative L2.
 inline constexpr double kBFloat16OutputRelativeL2 = 0x1.0p-9;
 inline constexpr double kFloat16OutputRelativeL2 = 0x1.0p-12;
+/// Attention on the GPU with operands in bf16 or fp16 against fp64 on the same operands: weights and score gradients are
+/// rounded before they enter a product, sums are fp32, results are rounded again.
+inline constexpr double kBFloat16AttentionOutput = 4e-3;    // O, dV
+inline constexpr double kBFloat16AttentionGradient = 5e-3;  // dQ, dK
+inline constexpr double kFloat16AttentionOutput = 6e-4;
+inline constexpr double kFloat16AttentionGradient = 8e-4;
+/// Its bias gradient, relative to the sum of magnitudes: width 128 holds P (1 - P) rounded to bf16 (2^-9).
+inline constexpr double kHalfBiasGradientOfMagnitudes = 0x1.0p-9;
+/// The fast sigmoid's absolute error (tanh.approx: 2^-17 of values near 1, halved and doubled again), per unit of V = 1.
+inline constexpr double kFastSigmoidAbsolute = 0x1.0p-17;
+/// Mean signed relative error of sums of exact weights: rounding of weights to fp16 (2^-12, less where they are
+/// subnormal) averages out over thousands of keys.
+inline constexpr double kExactSumSignedRelative = 0x1.0p-11;
 /// The bias gradient sums n^2 H signed terms; its error is measured against the sum of their magnitudes.
 inline constexpr double kBiasGradientOfMagnitudes = 1e-6;
 

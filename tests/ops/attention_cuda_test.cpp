@@ -1,0 +1,123 @@
+// The CUDA kernels behind lib/ops: choice, autograd, and errors beside those of the composed twin on the same
+// GPU.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include "lib/core/error.h"
+#include "lib/ops/attention.h"
+#include "tests/support/attention_pack.h"
+#include "tests/support/tolerance.h"
+
+namespace scrna::ops {
+namespace {
+
+using kernels::AttentionKind;
+using test::Pack;
+using test::Result;
+
+class AttentionOnCuda : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::cuda::getCurrentDeviceProperties()->major != 9)
+      GTEST_SKIP() << "needs a GPU of compute capability 9.0";
+  }
+};
+
+TEST_F(AttentionOnCuda, TheChoiceSaysWhatRunsAndWhy) {
+  const auto choice = choose_attention(at::kCUDA, at::kBFloat16, 64, {});
+  EXPECT_EQ(choice.implementation, Implementation::kKernel);
+  EXPECT_NE(choice.reason.find("CUDA kernel"), std::string::npos);
+  EXPECT_EQ(choose_attention(at::kCUDA, at::kHalf, 128, {}).implementation, Implementation::kKernel);
+  const auto refused = choose_attention(at::kCUDA, at::kFloat, 64, {});
+  EXPECT_EQ(refused.implementation, Implementation::kComposed);
+  EXPECT_NE(refused.reason.find("fp32"), std::string::npos);
+  AttentionOptions options;
+  options.implementation = Implementation::kKernel;
+  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 96, options), ConfigError);
+  options.kind = AttentionKind::kSoftmax;
+  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 64, options), ConfigError);
+}
+
+TEST_F(AttentionOnCuda, TheKernelIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwin) {
+  for (const int64_t width : {64, 128}) {
+    const Pack pack({65, 1, 300, 0, 128, 700}, width);
+    for (AttentionOptions options : test::all_biases(pack)) {
+      if (options.kind == AttentionKind::kSoftmax) continue;
+      const auto expected = test::oracle(pack, options);
+      for (const auto type : {at::kBFloat16, at::kHalf})
+        for (const bool fused : {true, false}) {
+          options.implementation = Implementation::kComposed;
+          const double twin = test::error_of(test::run(pack, options, type, fused, at::kCUDA), expected);
+          options.implementation = Implementation::kKernel;
+          for (const auto precision : {kernels::SigmoidPrecision::kExact, kernels::SigmoidPrecision::kFast}) {
+            options.precision = precision;
+            const Result result = test::run(pack, options, type, fused, at::kCUDA);
+            EXPECT_LE(test::error_of(result, expected), test::kTwinFactor * twin);
+            if (!result.d_cell_bias.defined()) continue;
+            const auto d_bias = test::flat(result.d_cell_bias);
+            for (size_t b = 0; b < d_bias.size(); ++b)
+              EXPECT_NEAR(d_bias[b], expected.d_cell_bias[b],
+                          test::kHalfBiasGradientOfMagnitudes * expected.d_cell_bias_magnitude[b]);
+          }
+        }
+    }
+  }
+}
+
+TEST_F(AttentionOnCuda, ViewsThatTheKernelsCannotReadInPlaceAreCopied) {
+  const Pack pack({90, 200}, 64);
+  const at::Tensor qkv = pack.qkv.to(at::kCUDA, at::kBFloat16);
+  const at::Tensor cu = pack.cu(at::kCUDA);
+  const auto odd = [&](int64_t i) {  // the same values one element off any 16-byte boundary
+    const at::Tensor room = at::zeros({qkv.size(0), test::kHeads, 67}, qkv.options());
+    const at::Tensor view = room.narrow(2, 1, 64);
+    view.copy_(qkv.select(1, i));
+    return view.requires_grad_();
+  };
+  const at::Tensor q = odd(0), k = odd(1), v = odd(2);
+  AttentionOptions options;
+  options.implementation = Implementation::kKernel;
+  options.deterministic = true;
+  const at::Tensor o = attention(q, k, v, cu, pack.max_cell_tokens, options);
+  EXPECT_TRUE(at::equal(o, attention_qkv(qkv, cu, pack.max_cell_tokens, options)));
+  o.sum().backward();  // the gradient of the sum is one value, expanded: no strides that a kernel could use
+  EXPECT_TRUE(q.grad().defined());
+  EXPECT_GT(v.grad().abs().sum().item<float>(), 0.0F);
+}
+
+TEST_F(AttentionOnCuda, DeterministicGradientsAreBitwiseEqualByOptionAndByLibTorchsSwitch) {
+  const Pack pack({2000, 3, 1500}, 64);
+  AttentionOptions options;
+  options.deterministic = true;
+  const Result first = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
+  options.deterministic = false;
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    const Result again = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
+    EXPECT_TRUE(at::equal(again.o, first.o));
+    EXPECT_TRUE(at::equal(again.d_q, first.d_q));
+    EXPECT_TRUE(at::equal(again.d_k, first.d_k));
+    EXPECT_TRUE(at::equal(again.d_v, first.d_v));
+  }
+  at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
+TEST_F(AttentionOnCuda, APackWithoutTokensOrWithoutCellsIsFine) {
+  for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{}, {0, 0}}) {
+    const Pack pack(lengths, 64);
+    const Result result = test::run(pack, {}, at::kBFloat16, true, at::kCUDA);
+    EXPECT_EQ(result.o.numel(), 0);
+    EXPECT_EQ(result.d_q.numel(), 0);
+  }
+}
+
+}  // namespace
+}  // namespace scrna::ops
