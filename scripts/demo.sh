@@ -74,8 +74,9 @@ keep_earlier_run() {
 }
 
 closing_words() {
-  local checkpoint
-  checkpoint="$run/checkpoints/$(readlink "$run/checkpoints/latest" 2> /dev/null || echo latest)"
+  local checkpoint steps_done
+  checkpoint="$run/checkpoints/$(readlink "$run/checkpoints/latest")"
+  steps_done=$((10#${checkpoint##*step-}))
   cat << END
 
 What was made, in $root:
@@ -92,7 +93,7 @@ something when its held-out loss is below that of the gene frequencies, both pri
 
 What to do next:
   $(typed cd "$root")
-  $program train --resume $run --set train.steps=1000    # train longer
+  $program train --resume $run --set train.steps=$((2 * steps_done))    # twice as long
   tail -n 1 $run/metrics.jsonl
 END
   if [ ${#files[@]} = 0 ]; then
