@@ -175,6 +175,7 @@ main() {
   done < <(rows "${groups[@]}")
 
   if [ ${#missing[@]} -gt 0 ]; then
+    command -v unzip > /dev/null || stop 2 "unzip is missing; install it first: scripts/install_packages.sh"
     say "downloading $(megabytes $total) MB from the Python package index into $libtorch (about twice that, unpacked):"
     local entry free
     for entry in "${missing[@]}"; do
