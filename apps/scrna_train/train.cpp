@@ -1,6 +1,8 @@
 // scrna-train train: a configuration in, a run directory out. Flags choose the configuration and where to begin; every
 // setting is a key of the configuration (configs/README.md), none is a flag of its own.
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,14 +31,21 @@ struct TrainCommand {
   bool print_reference = false;
 };
 
+// The settings of an earlier run. It may have been moved, or named from another folder than the one it began in: run.dir
+// is where it is now, unless --set says otherwise.
+train::TrainConfig config_of_run(const std::filesystem::path& run, const std::vector<std::string>& overrides) {
+  auto config = config::load<train::TrainConfig>(run / "config.yaml", overrides);
+  const bool is_set = std::ranges::any_of(overrides, [](const auto& text) { return text.starts_with("run.dir="); });
+  if (!is_set && std::filesystem::weakly_canonical(config.run.dir) != run) config.run.dir = run.string();
+  return config;
+}
+
 // --config, else the resumed run's own file, else the defaults; then --set.
 train::TrainConfig read_config(const TrainCommand& command) {
-  std::string file = command.config;
-  if (file.empty() && !command.resume.empty() && command.resume != "latest") {
-    const std::filesystem::path run = train::RunDirectory::containing(command.resume);
-    file = (run / "config.yaml").string();
+  if (!command.config.empty()) return config::load<train::TrainConfig>(command.config, command.overrides);
+  if (!command.resume.empty() && command.resume != "latest") {
+    return config_of_run(train::RunDirectory::containing(command.resume), command.overrides);
   }
-  if (!file.empty()) return config::load<train::TrainConfig>(file, command.overrides);
   if (command.overrides.empty() && !command.print_config) {
     throw ConfigError("--config is missing; expected a file, for example: scrna-train train --config configs/demo.yaml "
                       "--set data.files=cells.h5ad --set run.dir=runs/first");

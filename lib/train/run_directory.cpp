@@ -35,6 +35,15 @@ void RunDirectory::require_free(const fs::path& path) {
         "latest)",
         path.string());
   }
+  // Where it will be made: better found out now than after a pass over the data.
+  fs::path parent = fs::absolute(path).parent_path();
+  while (!fs::exists(parent, problem) && parent.has_relative_path()) parent = parent.parent_path();
+  if (!fs::is_directory(parent, problem)) {
+    throw DataError("run.dir: {} cannot be created: {} is not a folder", path.string(), parent.string());
+  }
+  if (::access(parent.c_str(), W_OK | X_OK) != 0) {
+    throw DataError("run.dir: {} cannot be created: {}: {}", path.string(), parent.string(), std::strerror(errno));
+  }
 }
 
 RunDirectory RunDirectory::create(const fs::path& path) {

@@ -14,7 +14,7 @@ class RunDirectory {
   static RunDirectory create(const std::filesystem::path& path);
   /// The folder of an earlier run. Throws ConfigError when it is not one, or another process trains in it.
   static RunDirectory open(const std::filesystem::path& path);
-  /// Throws what create() would, without making anything.
+  /// Throws what create() would (but for a disk that fails), without making anything.
   static void require_free(const std::filesystem::path& path);
   /// The run directory that holds `path`: a run directory itself, its checkpoints/, or one checkpoint. Throws ConfigError
   /// when there is none.

@@ -109,6 +109,16 @@ TEST_F(Train, ResumesFromTheRunDirectoryAlone) {
   EXPECT_TRUE(fs::exists(run_ + "/checkpoints/step-00000006"));
 }
 
+TEST_F(Train, ARunThatWasMovedGoesOnWhereItIsNow) {
+  ASSERT_EQ(run({"train.steps=2"}).exit_code, 0);
+  const std::string moved = (folder_ / "moved").string();
+  fs::rename(run_, moved);
+  const auto result = scrna_train({"train", "--resume", moved, "--set", "train.steps=4"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(fs::exists(moved + "/checkpoints/step-00000004"));
+  EXPECT_FALSE(fs::exists(run_)) << "it went on in the old place";
+}
+
 TEST_F(Train, SigtermSavesAndEndsWith143) {
   const auto result = test::run_process(
       {"/bin/sh", "-c",

@@ -40,6 +40,15 @@ TEST(RunDirectory, WhatExistsIsRefusedAndLeftAlone) {
   EXPECT_TRUE(std::filesystem::is_empty(folder / "taken"));
 }
 
+TEST(RunDirectory, AFolderThatCannotBeMadeIsADataErrorBeforeAnyWork) {
+  const test::TempDir folder;
+  write_file_atomically(folder / "file", "contents");
+  EXPECT_THROW(RunDirectory::require_free(folder / "file/run"), DataError);
+  EXPECT_THROW(RunDirectory::require_free(folder / "file/deep/run"), DataError);
+  EXPECT_NO_THROW(RunDirectory::require_free(folder / "new/deep/run"));
+  EXPECT_TRUE(std::filesystem::is_regular_file(folder / "file"));
+}
+
 TEST(RunDirectory, AnEmptyNameIsRefused) {
   EXPECT_NE(message_of([] { (void)RunDirectory::create(""); }).find("run.dir"), std::string::npos);
 }
