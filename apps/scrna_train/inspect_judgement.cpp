@@ -82,8 +82,8 @@ Suitability judge_suitability(const data::InspectReport& report) {
                   grouped(context), grouped(report.expressed_values)));
   if (!report.is_counts) return result;
   result.next_command = fmt::format(
-      "scrna-train train --config configs/demo.yaml --set data.files={} --set tokenizer.max_tokens={}",
-      quoted(report.path.string()), context);
+      "scrna-train train --config configs/demo.yaml --set data.files={} --set run.dir={} --set tokenizer.max_tokens={}",
+      quoted(report.path.string()), quoted("runs/" + report.path.stem().string()), context);
   if (report.options.matrix != "auto") result.next_command += " --set data.matrix=" + quoted(report.matrix);
   if (!report.options.gene_column.empty()) {
     result.next_command += " --set data.gene_column=" + quoted(report.options.gene_column);

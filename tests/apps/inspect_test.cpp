@@ -64,6 +64,16 @@ TEST_F(Inspect, TheTextSaysWhatToDoNext) {
   }
 }
 
+TEST_F(Inspect, TheNextCommandItGivesWorks) {
+  const auto report = nlohmann::json::parse(scrna_train({"inspect", "--json", path_}).out);
+  std::string command = report.at("next_command");
+  ASSERT_EQ(command.rfind("scrna-train ", 0), 0U) << command;
+  command.replace(0, std::string("scrna-train").size(), "'" SCRNA_TRAIN_PROGRAM "'");
+  // Tests run in the root of the project, where the README's commands do.
+  const auto result = test::run_process({"/bin/sh", "-c", command + " --set train.num_threads=1 --check"});
+  EXPECT_EQ(result.exit_code, 0) << command << "\n" << result.err;
+}
+
 TEST_F(Inspect, WithoutCountsItReportsAndEndsWithZero) {
   OpenFile(path_).set("X/data", 7, -3);
   const auto result = scrna_train({"inspect", "--json", path_});
