@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -78,6 +79,9 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
             loaded.state.epoch, grouped(loaded.state.cells));
 }
 
+// For messages: the sign of a NaN says nothing.
+std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
+
 // The running of one run; what train() put together stays valid for its lifetime.
 class Trainer {
  public:
@@ -148,7 +152,7 @@ class Trainer {
     throw NumericError(
         "step {}: loss {}, gradient norm {}: training has diverged (the step's first cell has id {:016x}); the weights were "
         "left as they were after step {}, {}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32",
-        report.step, report.loss, report.grad_norm, batch.micro_batches.front().cell_ids.front(), report.step - 1,
+        report.step, number_text(report.loss), number_text(report.grad_norm), batch.micro_batches.front().cell_ids.front(), report.step - 1,
         last_good);
   }
 
