@@ -18,6 +18,9 @@ enum class AttentionKind : uint8_t { kSigmoid, kSoftmax };
 enum class SigmoidPrecision : uint8_t { kExact, kFast };
 /// kNegativeLogLength: -log(number of keys of the cell), the default of the paper.
 enum class BiasKind : uint8_t { kNegativeLogLength, kScalar, kPerCell };
+/// Which CUDA kernels: the fastest ones for the device, or those for every device from compute capability 8.0 on, which
+/// check the others. The CPU does not look at it.
+enum class CudaPath : uint8_t { kFastest, kPortable };
 
 /// Where one operand lives: [T, H, K] (or [B, S, H, K]) with contiguous K; strides in elements, so that Q, K and V may
 /// be views of one fused projection.
@@ -52,6 +55,7 @@ struct AttentionShape {
   const float* cell_bias = nullptr;    // [B] fp32, with kPerCell
   const float* key_bias = nullptr;     // [T_k] fp32, added to every score of that key; null: none
   float scale = 1.0F;                  // usually 1 / sqrt(K)
+  CudaPath cuda_path = CudaPath::kFastest;
 };
 
 struct AttentionForward {

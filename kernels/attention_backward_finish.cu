@@ -1,6 +1,6 @@
-// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8, 64
-// bytes side by side) into two stores of 16 bytes; eight neighbouring threads cover a row's 64 columns. Bytes
-// moved: 4 T H K read, 2 T H K written.
+// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8) into two
+// stores of 16 bytes; eight neighbouring threads cover 64 columns of a row. Bytes moved: 4 T H K read, 2 T H K
+// written.
 #include "kernels/attention_backward_finish.h"
 #include "kernels/device/fragment.h"
 
@@ -8,7 +8,8 @@ namespace scrna::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPiecesPerBlock = 8;
+constexpr int kOctetsPerPass = 8;
+constexpr int kPasses = 8;
 
 struct RoundParams {
   QueryGradient sums;
@@ -17,6 +18,14 @@ struct RoundParams {
   TokenView d_q;
   float scale;
 };
+
+__device__ void transpose(float4 (&x)[4]) {
+  const float4 y[4] = {x[0], x[1], x[2], x[3]};
+  x[0] = make_float4(y[0].x, y[1].x, y[2].x, y[3].x);
+  x[1] = make_float4(y[0].y, y[1].y, y[2].y, y[3].y);
+  x[2] = make_float4(y[0].z, y[1].z, y[2].z, y[3].z);
+  x[3] = make_float4(y[0].w, y[1].w, y[2].w, y[3].w);
+}
 
 /// The packed cell whose first block is the last one not after `block`.
 __device__ int cell_of(const RoundParams& params, int block) {
@@ -32,7 +41,7 @@ __device__ int cell_of(const RoundParams& params, int block) {
   return low;
 }
 
-template <class Element>
+template <class Element, SumOrder kOrder>
 __global__ void __launch_bounds__(kThreads) round_kernel(const __grid_constant__ RoundParams params) {
   const int block = blockIdx.x;
   int64_t token = 0;
@@ -51,22 +60,24 @@ __global__ void __launch_bounds__(kThreads) round_kernel(const __grid_constant__
     length = num_rows = params.query.cu_seqlens[cell + 1] - static_cast<int>(token);
     first = (block - params.sums.first_block(static_cast<int>(token), cell)) * QueryGradient::kRows;
   }
-  const int octet = threadIdx.x % 8;
   const int quad = threadIdx.x / 8;
   const int row = first + quad / 8 * 16 + quad % 8;  // and row + 8
-  const int num_pieces = params.sums.num_heads * params.sums.num_panels;
-  for (int i = 0; i < kPiecesPerBlock; ++i) {
-    const int piece = blockIdx.y * kPiecesPerBlock + i;
-    if (piece >= num_pieces || row >= num_rows) return;
-    const int head = piece / params.sums.num_panels;
-    const int panel = piece % params.sums.num_panels;
-    const auto* sums = reinterpret_cast<const float4*>(params.sums.piece(block, head, panel) +
-                                                       QueryGradient::offset(octet, quad * 4));
-    float4 sum[4];
+  const int num_octets = params.sums.num_heads * params.sums.num_octets;
+  for (int i = 0; i < kPasses; ++i) {
+    const int index = (blockIdx.y * kPasses + i) * kOctetsPerPass + threadIdx.x % kOctetsPerPass;
+    if (index >= num_octets || row >= num_rows) return;
+    const int head = index / params.sums.num_octets;
+    const int octet = index % params.sums.num_octets;
+    const float* sums = params.sums.octet(block, head, octet);
+    float4 sum[4];  // of each lane of the quad
 #pragma unroll
-    for (int lane = 0; lane < 4; ++lane) sum[lane] = __ldcs(sums + lane);
+    for (int piece = 0; piece < 4; ++piece)
+      sum[piece] = __ldcs(reinterpret_cast<const float4*>(
+          sums + (kOrder == SumOrder::kByLane ? QueryGradient::offset(0, quad * 4 + piece)
+                                              : quad / 8 * 128 + piece * 32 + quad % 8 * 4)));
+    if constexpr (kOrder == SumOrder::kByValue) transpose(sum);
     auto* out = static_cast<Element*>(params.d_q.data) + (token + row) * params.d_q.token_stride +
-                head * params.d_q.head_stride + panel * 64 + octet * 8;
+                head * params.d_q.head_stride + octet * 8;
     const float scale = params.scale;
     uint4 low = make_uint4(0, 0, 0, 0);
     uint4 high = low;
@@ -106,12 +117,12 @@ QueryGradient query_gradient(const AttentionShape& shape) {
   return {.pieces = nullptr,
           .blocks_per_cell = static_cast<int32_t>(per_cell),
           .num_heads = static_cast<int32_t>(shape.num_heads),
-          .num_panels = static_cast<int32_t>(shape.head_width / 64),
+          .num_octets = static_cast<int32_t>(shape.head_width / 8),
           .num_blocks = per_cell > 0 ? shape.num_cells * per_cell
                                      : query.total_tokens / QueryGradient::kRows + shape.num_cells};
 }
 
-cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackward& call,
+cudaError_t round_query_gradient(const QueryGradient& sums, SumOrder order, const AttentionBackward& call,
                                  cudaStream_t stream) {
   if (call.shape.query.total_tokens == 0) return cudaSuccess;
   const RoundParams params{.sums = sums,
@@ -119,13 +130,20 @@ cudaError_t round_query_gradient(const QueryGradient& sums, const AttentionBackw
                            .num_cells = static_cast<int>(call.shape.num_cells),
                            .d_q = call.d_q,
                            .scale = call.shape.scale};
-  const int num_pieces = sums.num_heads * sums.num_panels;
+  constexpr int kOctetsPerBlock = kOctetsPerPass * kPasses;
+  const int num_octets = sums.num_heads * sums.num_octets;
   const dim3 grid(static_cast<unsigned>(sums.num_blocks),
-                  static_cast<unsigned>((num_pieces + kPiecesPerBlock - 1) / kPiecesPerBlock));
+                  static_cast<unsigned>((num_octets + kOctetsPerBlock - 1) / kOctetsPerBlock));
+  const auto launch = [&]<class Element>() {
+    if (order == SumOrder::kByLane)
+      round_kernel<Element, SumOrder::kByLane><<<grid, kThreads, 0, stream>>>(params);
+    else
+      round_kernel<Element, SumOrder::kByValue><<<grid, kThreads, 0, stream>>>(params);
+  };
   if (call.shape.element_type == ElementType::kBFloat16)
-    round_kernel<__nv_bfloat16><<<grid, kThreads, 0, stream>>>(params);
+    launch.template operator()<__nv_bfloat16>();
   else
-    round_kernel<__half><<<grid, kThreads, 0, stream>>>(params);
+    launch.template operator()<__half>();
   return cudaGetLastError();
 }
 

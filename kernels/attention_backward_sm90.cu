@@ -79,8 +79,7 @@ Workspace lay_out(void* memory, const AttentionShape& shape) {
   Workspace w{};
   w.plan = plan_in(take(plan_bytes(shape)), shape);
   w.d_q = query_gradient(shape);
-  w.d_q_bytes = static_cast<size_t>(w.d_q.num_blocks * w.d_q.num_heads * w.d_q.num_panels) * kPieceFloats *
-                sizeof(float);
+  w.d_q_bytes = w.d_q.bytes();
   w.d_q.pieces = reinterpret_cast<float*>(take(w.d_q_bytes));
   w.bias_partials = reinterpret_cast<float*>(
       take(static_cast<size_t>(max_tiles(shape, false, kKeys)) * kBiasPartialsPerTile * sizeof(float)));
@@ -134,7 +133,7 @@ cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t 
   if (first == Pass::kAll) {
     SCRNA_CUDA_TRY(
         (run_pass<BackwardTraits<Element, kWidth, kForm, kBias, Pass::kAll>>(call, parts, stream)));
-    SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, call, stream));
+    SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, SumOrder::kByLane, call, stream));
   } else {
     SCRNA_CUDA_TRY(
         (run_pass<BackwardTraits<Element, kWidth, kForm, kBias, Pass::kKeys>>(call, parts, stream)));

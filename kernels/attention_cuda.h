@@ -2,8 +2,14 @@
 // synchronisation, so it can be captured in a graph; scratch memory comes from the caller and belongs to one
 // call at a time.
 //
-// Built for compute capability 9.0 (Hopper): bf16 and fp16, head widths 64 and 128, everything else of the
-// interface (packed and padded, strided views, other key lengths, all biases, zero-length cells).
+// Sigmoid attention in bf16 and fp16 with everything of the interface (packed and padded, strided views,
+// other key lengths, all biases, zero-length cells), in two forms:
+//
+//   Hopper     compute capability 9.0, head widths 64 and 128 attention_{forward,backward}_sm90.cu portable
+//   compute capability 8.0 and later, 32, 64, 96 and 128       attention_{forward,backward}_sm80.cu
+//
+// The functions below look at the current device; set it before the workspace is measured, not only before
+// the launch.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +19,10 @@
 #include "kernels/attention.h"
 
 namespace scrna::kernels {
+
+/// Which kernels serve: the Hopper ones where they can and the caller does not ask for the portable ones.
+CudaPath attention_cuda_path(int compute_capability, int64_t head_width,
+                             CudaPath wanted = CudaPath::kFastest);
 
 /// Why no kernel here computes this kind of call on a device of this compute capability (9.0: 90); null if
 /// one does.

@@ -65,8 +65,10 @@ struct DrawnTile {
 template <int kTile>
 class TileDrawer {
  public:
-  /// Asks for the first ticket.
-  __device__ explicit TileDrawer(const Plan& plan) : plan_(plan) { ask(); }
+  /// Asks for the first ticket, unless the calling warp is one that will not draw.
+  __device__ explicit TileDrawer(const Plan& plan, bool draws = true) : plan_(plan) {
+    if (draws) ask();
+  }
 
   /// The next tile. Asks for the ticket after it, so that the answer travels while this tile is loaded.
   __device__ DrawnTile draw() {

@@ -1,8 +1,8 @@
-# Compiles one Hopper kernel file again and reads what ptxas says: a spill, or a message C75xx ("wgmma serialised",
+# Compiles one attention kernel file again and reads what ptxas says: a spill, or a message C75xx ("wgmma serialised",
 # "setmaxnreg ignored"), which nvcc reports as information only, fails the test. Each costs up to half of the speed.
-#   cmake -DNVCC=... -DSOURCE=... -DINCLUDE=... -DOBJECT=... -P check_ptxas.cmake
+#   cmake -DNVCC=... -DSOURCE=... -DINCLUDE=... -DVIRTUAL=80 -DREAL=90 -DOBJECT=... -P check_ptxas.cmake
 execute_process(
-  COMMAND ${NVCC} -std=c++20 -O3 -I${INCLUDE} -gencode arch=compute_90a,code=sm_90a -Xptxas=-v,-warn-spills
+  COMMAND ${NVCC} -std=c++20 -O3 -I${INCLUDE} -gencode arch=compute_${VIRTUAL},code=sm_${REAL} -Xptxas=-v,-warn-spills
     -cubin -o ${OBJECT} ${SOURCE}
   RESULT_VARIABLE failed OUTPUT_VARIABLE messages ERROR_VARIABLE messages)
 if(failed)

@@ -1,0 +1,226 @@
+// Sigmoid attention forward without wgmma, for every GPU from compute capability 8.0 on:
+// O = sigmoid(scale Q K^T + bias [+ key bias]) V with mma.sync and cp.async.
+//
+// Persistent blocks of four warps, two or three on a multiprocessor, draw tiles of 128 queries of one cell
+// and head (attention_plan.h). Each warp owns 32 queries; all run over the cell's keys, 64 at a time:
+//
+//   slots of 64 rows   K0 V0 K1 V1 K2 ...     a ring of kStages; one barrier per half step, after which the
+//   slot half steps         S0 O0 S1 O1 S2 ...     of the half step before is filled again, kStages - 1 half
+//   steps ahead
+//
+// While one block forms weights, the other's products keep the tensor cores busy. S stays in registers: the
+// accumulator of S is the A operand of O. Nothing is normalised, so nothing is masked: rows beyond the cell's
+// end arrive as zeros (attention_sm80_tile.h). 32 queries per warp, because 16 would make the reads of K and
+// V from shared memory, 8 bytes per 16 products, the limit. Bytes moved: Q, K, V read and O written once, K
+// and V again for each tile from L2.
+#include "kernels/attention_sm80.h"
+#include "kernels/attention_sm80_tile.h"
+#include "kernels/launch.h"
+
+namespace scrna::kernels {
+namespace {
+
+using namespace sm80;
+
+template <int kWidth>
+struct ForwardTuning {
+  static constexpr int kStages = kWidth <= 64 ? 4 : 3;
+  static constexpr int kBlocks = kWidth <= 64 ? 3 : 2;  // per multiprocessor
+};
+
+struct ForwardParams {
+  TokenView q, k, v, o;
+  Plan plan;
+  const float* key_bias;
+  float scale;
+  bool fast;
+};
+
+template <class Element_, int kWidth_>
+struct ForwardTraits : ForwardTuning<kWidth_> {
+  using Element = Element_;
+  static constexpr int kWidth = kWidth_;
+  static constexpr int kThreads = 128;
+  static constexpr int kRowTiles = 2;  // of 16 queries, per warp
+  static constexpr int kQueries = 4 * 16 * kRowTiles;
+  static constexpr int kKeys = 64;
+  static constexpr int kSlotBytes = kKeys * kWidth * 2;
+};
+
+template <class T>
+struct ForwardShared {
+  alignas(128) typename T::Element q[T::kQueries * T::kWidth];
+  alignas(128) typename T::Element slots[T::kStages][T::kKeys * T::kWidth];
+  float key_bias[2][T::kKeys];
+  BlockTile tile;
+};
+
+template <class T>
+class ForwardBlock {
+ public:
+  using Element = typename T::Element;
+  using Tile = SharedTile<T::kWidth>;
+
+  __device__ ForwardBlock(const ForwardParams& params, ForwardShared<T>& shared)
+      : params_(params),
+        shared_(shared),
+        warp_row_(threadIdx.x / 32 * 16 * T::kRowTiles),
+        factor_(sigmoid_factor(params.fast)),
+        q_(shared_address(shared.q)),
+        slots_(shared_address(shared.slots)) {}
+
+  __device__ void run(const BlockTile& tile) {
+    const int num_blocks = tile.num_valid > 0 ? (tile.loop_length + T::kKeys - 1) / T::kKeys : 0;
+    const bool has_work = num_blocks > 0 && warp_row_ < tile.num_valid;
+#pragma unroll
+    for (int r = 0; r < T::kRowTiles; ++r)
+#pragma unroll
+      for (int i = 0; i < T::kWidth / 2; ++i) o_[r][i] = 0.0F;
+    if (num_blocks > 0) {
+      const Rows<Element> k(params_.k, tile.loop_token, tile.head);
+      const Rows<Element> v(params_.v, tile.loop_token, tile.head);
+      loader_.template load<T::kQueries>(q_, {params_.q, tile.token, tile.head}, 0, tile.num_valid);
+      read_ = write_ = 0;
+#pragma unroll
+      for (int half = 0; half < T::kStages - 1; ++half) load(tile, half % 2 == 0 ? k : v, half);
+      for (int block = 0; block < num_blocks; ++block) {
+        constexpr int kAhead = T::kStages - 1;
+        float s[T::kRowTiles][T::kKeys / 2] = {};
+        uint32_t slot = next_slot();
+        load(tile, kAhead % 2 == 0 ? k : v, 2 * block + kAhead);
+        if (has_work) {
+          multiply_rows<Element, T::kWidth, T::kRowTiles, T::kKeys>(
+              s, Tile::at(q_ + Tile::lane_offset(), warp_row_, 0), slot + Tile::lane_offset());
+          form_weights(s, tile.bias, block % 2);
+        }
+        slot = next_slot();
+        load(tile, kAhead % 2 == 0 ? v : k, 2 * block + 1 + kAhead);
+        if (has_work) {
+          uint32_t p[T::kRowTiles][T::kKeys / 4];
+          pack_weights<Element>(p, s);
+          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kKeys>(o_, p, slot + Tile::lane_offset());
+        }
+      }
+    }
+    store(tile, has_work);
+  }
+
+ private:
+  /// Starts to load K (half even) or V (half odd) of block half / 2, if there is one.
+  __device__ __forceinline__ void load(const BlockTile& tile, const Rows<Element>& rows, int half) {
+    static_assert(T::kStages <= 4);  // more would overwrite a key bias in use
+    const int first = half / 2 * T::kKeys;
+    if (first < tile.loop_length) {
+      loader_.template load<T::kKeys>(slots_ + write_ * T::kSlotBytes, rows, first, tile.loop_length);
+      if (params_.key_bias != nullptr && half % 2 == 0 && threadIdx.x < T::kKeys) {
+        const int key = first + static_cast<int>(threadIdx.x);
+        copy_or_clear_4(shared_address(&shared_.key_bias[half / 2 % 2][threadIdx.x]),
+                        params_.key_bias + tile.loop_token + key, key < tile.loop_length);
+      }
+    }
+    copies_commit();
+    write_ = write_ + 1 == T::kStages ? 0 : write_ + 1;
+  }
+
+  /// Waits for the oldest slot in flight. The one before it is free from here on.
+  __device__ __forceinline__ uint32_t next_slot() {
+    copies_wait<T::kStages - 2>();
+    __syncthreads();
+    const uint32_t slot = slots_ + read_ * T::kSlotBytes;
+    read_ = read_ + 1 == T::kStages ? 0 : read_ + 1;
+    return slot;
+  }
+
+  __device__ __forceinline__ void form_weights(float (&s)[T::kRowTiles][T::kKeys / 2], float cell_bias,
+                                               int parity) {
+    float scale = params_.scale * factor_;
+    float bias = cell_bias * factor_;
+    if (params_.key_bias != nullptr) {
+      const float* key_bias = shared_.key_bias[parity] + 2 * (threadIdx.x % 4);
+#pragma unroll
+      for (int i = 0; i < T::kKeys / 2; ++i) {
+        const float sum = fmaf(key_bias[i / 4 * 8 + i % 2], factor_, bias);
+#pragma unroll
+        for (int r = 0; r < T::kRowTiles; ++r) s[r][i] = fmaf(s[r][i], scale, sum);
+      }
+      scale = 1.0F;
+      bias = 0.0F;
+    }
+#pragma unroll
+    for (int r = 0; r < T::kRowTiles; ++r) weigh(params_.fast, s[r], scale, [bias](int) { return bias; });
+  }
+
+  __device__ __forceinline__ void store(const BlockTile& tile, bool has_work) {
+    const Rows<Element> out(params_.o, tile.token, tile.head);
+#pragma unroll
+    for (int r = 0; r < T::kRowTiles; ++r) {
+      const int row = warp_row_ + 16 * r + static_cast<int>(threadIdx.x % 32 / 4);
+      store_rows<Element, T::kWidth>(out.first + row * out.stride, out.stride, o_[r], 1.0F,
+                                     has_work ? tile.num_valid - row : 0, tile.num_rows - row);
+    }
+  }
+
+  const ForwardParams& params_;
+  ForwardShared<T>& shared_;
+  const TileLoader<Element, T::kWidth, T::kThreads> loader_;
+  const int warp_row_;
+  const float factor_;
+  const uint32_t q_, slots_;
+  int read_ = 0, write_ = 0;
+  float o_[T::kRowTiles][T::kWidth / 2];
+};
+
+template <class T>
+__global__ void __launch_bounds__(T::kThreads, T::kBlocks)
+    forward_kernel(const __grid_constant__ ForwardParams params) {
+  extern __shared__ __align__(128) uint8_t memory[];
+  auto& shared = *reinterpret_cast<ForwardShared<T>*>(memory);
+  static_assert(sizeof(ForwardShared<T>) <= sm80::kMaxSharedBytes);
+  TileDrawer<T::kQueries> drawer(params.plan, threadIdx.x < 32);
+  ForwardBlock<T> block(params, shared);
+  while (next_tile(drawer, shared.tile)) block.run(shared.tile);
+}
+
+template <class Element, int kWidth>
+cudaError_t launch(const AttentionForward& call, void* workspace, cudaStream_t stream) {
+  using T = ForwardTraits<Element, kWidth>;
+  const AttentionShape& shape = call.shape;
+  const ForwardParams params{.q = call.q,
+                             .k = call.k,
+                             .v = call.v,
+                             .o = call.o,
+                             .plan = plan_in(workspace, shape),
+                             .key_bias = shape.key_bias,
+                             .scale = shape.scale,
+                             .fast = uses_fast_sigmoid(shape)};
+  SCRNA_CUDA_TRY(
+      make_plan(params.plan, {.shape = &shape, .tile_queries = true, .tile_tokens = T::kQueries}, stream));
+  return launch_blocks(forward_kernel<T>, params, T::kThreads, sizeof(ForwardShared<T>), T::kBlocks,
+                       max_tiles(shape, true, T::kQueries), stream);
+}
+
+template <class Element>
+cudaError_t launch_width(const AttentionForward& call, void* workspace, cudaStream_t stream) {
+  switch (call.shape.head_width) {
+    case 32:
+      return launch<Element, 32>(call, workspace, stream);
+    case 64:
+      return launch<Element, 64>(call, workspace, stream);
+    case 96:
+      return launch<Element, 96>(call, workspace, stream);
+    default:
+      return launch<Element, 128>(call, workspace, stream);
+  }
+}
+
+}  // namespace
+
+size_t forward_sm80_workspace_bytes(const AttentionShape& shape) { return plan_bytes(shape); }
+
+cudaError_t forward_sm80(const AttentionForward& call, void* workspace, cudaStream_t stream) {
+  return call.shape.element_type == ElementType::kBFloat16
+             ? launch_width<__nv_bfloat16>(call, workspace, stream)
+             : launch_width<__half>(call, workspace, stream);
+}
+
+}  // namespace scrna::kernels

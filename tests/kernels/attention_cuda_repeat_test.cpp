@@ -1,0 +1,103 @@
+#include <cmath>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "kernels/attention_cuda.h"
+#include "tests/kernels/attention_cuda_fixture.h"
+
+namespace scrna::kernels {
+namespace {
+
+/// Fast, because the exact form may differ (kernels/attention_backward_sm90.cu).
+TEST_P(AttentionCuda, WithoutTheBiasGradientTheOtherResultsAreTheSameBits) {
+  for (const int64_t width : widths()) {
+    PathProblem problem(GetParam(), {.name = "", .query_lengths = {300, 0, 77}, .width = width});
+    test::round_operands(problem, ElementType::kBFloat16);
+    DeviceAttention device(problem, ElementType::kBFloat16, SigmoidPrecision::kFast);
+    run(device, true, true);
+    const auto with = bits_of(problem);
+    run(device, true, false);
+    EXPECT_EQ(with, bits_of(problem));
+  }
+}
+
+TEST_P(AttentionCuda, DeterministicModeGivesTheSameBitsEveryTimeAndTheDefaultDoesSaveForDQ) {
+  for (const int64_t width : widths())
+    for (const bool deterministic : {true, false}) {
+      PathProblem problem(
+          GetParam(), {.name = "", .query_lengths = {2500, 30, 0, 1111, 640}, .heads = 3, .width = width});
+      test::round_operands(problem, ElementType::kBFloat16);
+      DeviceAttention device(problem, ElementType::kBFloat16, SigmoidPrecision::kExact);
+      run(device, deterministic);
+      const auto o = problem.o.bits(), d_q = problem.d_q.bits(), d_k = problem.d_k.bits(),
+                 d_v = problem.d_v.bits();
+      const auto d_bias = problem.d_cell_bias;
+      for (int repeat = 0; repeat < 3; ++repeat) {
+        run(device, deterministic);
+        EXPECT_EQ(problem.o.bits(), o);
+        EXPECT_EQ(problem.d_k.bits(), d_k);
+        EXPECT_EQ(problem.d_v.bits(), d_v);
+        EXPECT_EQ(problem.d_cell_bias, d_bias);
+        if (deterministic) {
+          EXPECT_EQ(problem.d_q.bits(), d_q);
+        }
+      }
+    }
+}
+
+TEST_P(AttentionCuda, TwoStreamsAtOnceGiveTheResultsOfOne) {
+  PathProblem first(GetParam(), {.name = "", .query_lengths = {1500, 200, 900}, .heads = 4, .width = 64}, 1);
+  PathProblem second(GetParam(), {.name = "", .query_lengths = {700, 1300}, .heads = 4, .width = 128}, 2);
+  std::vector<cudaStream_t> streams(2);
+  for (auto& stream : streams)
+    test::check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  std::vector<DeviceAttention> devices;
+  std::vector<std::vector<std::vector<uint32_t>>> expected;
+  for (PathProblem* problem : {&first, &second}) {
+    test::round_operands(*problem, ElementType::kBFloat16);
+    devices.emplace_back(*problem, ElementType::kBFloat16, SigmoidPrecision::kFast);
+    run(devices.back(), true);
+    expected.push_back(bits_of(*problem));
+  }
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    for (DeviceAttention& device : devices) device.reset();
+    for (size_t i = 0; i < 2; ++i) ASSERT_EQ(devices[i].forward(streams[i]), cudaSuccess);
+    for (size_t i = 0; i < 2; ++i) ASSERT_EQ(devices[i].backward(true, true, streams[i]), cudaSuccess);
+    for (DeviceAttention& device : devices) device.download();
+    EXPECT_EQ(bits_of(first), expected[0]);
+    EXPECT_EQ(bits_of(second), expected[1]);
+  }
+  for (const auto stream : streams) cudaStreamDestroy(stream);
+}
+
+TEST_P(AttentionCuda, ACapturedGraphReplaysToTheSameBits) {
+  PathProblem problem(GetParam(), {.name = "", .query_lengths = {333, 0, 800}, .heads = 2, .width = 64});
+  test::round_operands(problem, ElementType::kBFloat16);
+  DeviceAttention device(problem, ElementType::kBFloat16, SigmoidPrecision::kExact);
+  run(device, true);
+  const auto o = problem.o.bits(), d_q = problem.d_q.bits(), d_k = problem.d_k.bits();
+  cudaStream_t stream = nullptr;
+  test::check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  test::check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
+  ASSERT_EQ(device.forward(stream), cudaSuccess);
+  ASSERT_EQ(device.backward(true, true, stream), cudaSuccess);
+  test::check_cuda(cudaStreamEndCapture(stream, &graph), "capture");
+  test::check_cuda(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    device.reset();
+    test::check_cuda(cudaGraphLaunch(executable, stream), "replay");
+    device.download();
+    EXPECT_EQ(problem.o.bits(), o);
+    EXPECT_EQ(problem.d_q.bits(), d_q);
+    EXPECT_EQ(problem.d_k.bits(), d_k);
+  }
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
+
+}  // namespace
+}  // namespace scrna::kernels
