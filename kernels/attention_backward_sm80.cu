@@ -63,18 +63,18 @@ Workspace lay_out(void* memory, const AttentionShape& shape) {
   return w;
 }
 
-/// Plan and kernel, on all blocks that fit; `zero` is what the kernel adds to.
+/// Plan and kernel.
 template <class T>
 cudaError_t run_pass(const AttentionShape& shape, bool tile_queries, const BackwardParams& params,
                      cudaStream_t stream) {
   static_assert(T::kKeys == kTileKeys);
-  const bool adds = params.d_q.pieces != nullptr;
+  constexpr bool kAdds = T::kPass == Pass::kAll;
   SCRNA_CUDA_TRY(make_plan(params.plan,
                            {.shape = &shape,
                             .tile_queries = tile_queries,
                             .tile_tokens = kTileKeys,
-                            .zero = params.d_q.pieces,
-                            .zero_bytes = adds ? params.d_q.bytes() : 0},
+                            .zero = kAdds ? params.d_q.pieces : nullptr,
+                            .zero_bytes = kAdds ? params.d_q.bytes() : 0},
                            stream));
   const Ragged& tiled = tile_queries ? shape.query : shape.key;
   if (tiled.total_tokens == 0) return cudaSuccess;
@@ -84,7 +84,6 @@ cudaError_t run_pass(const AttentionShape& shape, bool tile_queries, const Backw
 
 template <class Element, int kWidth>
 cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t stream) {
-  using T = BackwardTraits<Element, kWidth>;
   const AttentionShape& shape = call.shape;
   const Workspace parts = lay_out(workspace, shape);
   const bool bias_gradient = call.d_cell_bias != nullptr;
@@ -101,9 +100,12 @@ cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t 
                         .bias_partials = bias_gradient ? parts.bias_partials : nullptr,
                         .scale = shape.scale,
                         .fast = uses_fast_sigmoid(shape)};
-  if (call.deterministic) params.d_q.pieces = nullptr;
-  SCRNA_CUDA_TRY(run_pass<T>(shape, false, params, stream));
-  if (!call.deterministic) SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, SumOrder::kByValue, call, stream));
+  if (call.deterministic) {
+    SCRNA_CUDA_TRY((run_pass<BackwardTraits<Element, kWidth, Pass::kKeys>>(shape, false, params, stream)));
+  } else {
+    SCRNA_CUDA_TRY((run_pass<BackwardTraits<Element, kWidth, Pass::kAll>>(shape, false, params, stream)));
+    SCRNA_CUDA_TRY(round_query_gradient(parts.d_q, SumOrder::kByValue, call, stream));
+  }
   if (bias_gradient)
     SCRNA_CUDA_TRY(sum_bias_gradient(parts.plan, parts.bias_partials, call.d_cell_bias, stream));
   if (!call.deterministic) return cudaSuccess;
@@ -111,7 +113,7 @@ cudaError_t launch(const AttentionBackward& call, void* workspace, cudaStream_t 
   params.d_k = call.d_q, params.d_v = {};
   params.row_bias = nullptr, params.loop_bias = shape.key_bias;
   params.bias_partials = nullptr;
-  return run_pass<T>(shape, true, params, stream);
+  return run_pass<BackwardTraits<Element, kWidth, Pass::kKeys>>(shape, true, params, stream);
 }
 
 template <class Element>

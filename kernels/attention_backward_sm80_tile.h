@@ -14,9 +14,9 @@ struct BackwardTuning {
 
 struct BackwardParams {
   TokenView q, k, v, d_o;
-  TokenView d_k, d_v;  // d_v.data null: not wanted
+  TokenView d_k, d_v;  // d_v.data null: not wanted, with Pass::kKeys
   Plan plan;
-  QueryGradient d_q;       // pieces null: not wanted
+  QueryGradient d_q;       // Pass::kAll
   const float* row_bias;   // of each key of the tile; null: none
   const float* loop_bias;  // of each token of the loop, where that is over the keys; null: none
   float* bias_partials;    // [tiles, kBiasPartialsPerTile]; null: not wanted
@@ -24,11 +24,15 @@ struct BackwardParams {
   bool fast;
 };
 
-template <class Element_, int kWidth_>
+/// kAll: dK, dV and dQ in the workspace. kKeys: dK, and dV if it is wanted.
+enum class Pass : uint8_t { kAll, kKeys };
+
+template <class Element_, int kWidth_, Pass kPass_>
 struct BackwardTraits : BackwardTuning<kWidth_> {
   using Element = Element_;
   using Tuning = BackwardTuning<kWidth_>;
   static constexpr int kWidth = kWidth_;
+  static constexpr Pass kPass = kPass_;
   static constexpr int kThreads = 32 * Tuning::kWarps;
   static constexpr int kKeys = 128;                                // of a tile
   static constexpr int kRowTiles = kKeys / (16 * Tuning::kWarps);  // of 16 keys, per warp
@@ -93,17 +97,16 @@ class BackwardBlock {
           loader_.template load<T::kQueries>(q_ + (step + 1) % 2 * kStepBytes, q, next, tile.loop_length);
         Packed d_s = {};
         if (has_work) score_gradients(d_s, q_step, tile, step * T::kQueries);
-        if (params_.d_q.pieces != nullptr) publish(d_s);
+        if constexpr (T::kPass == Pass::kAll) publish(d_s);
         __syncthreads();  // dS is there; nobody reads dO any more
         if (next < tile.loop_length) loader_.template load<T::kQueries>(d_o_, d_o, next, tile.loop_length);
-        if (params_.d_q.pieces != nullptr) add_query_gradient(tile, step);
-        if (has_work)
-          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_k_, d_s,
-                                                                         q_step + Tile::lane_offset());
+        if constexpr (T::kPass == Pass::kAll) add_query_gradient(tile, step);
+        multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_k_, d_s,
+                                                                       q_step + Tile::lane_offset());
       }
     }
     store(params_.d_k, tile, d_k_, params_.scale, num_steps > 0);
-    if (params_.d_v.data != nullptr) store(params_.d_v, tile, d_v_, 1.0F, num_steps > 0);
+    if (values_wanted()) store(params_.d_v, tile, d_v_, 1.0F, num_steps > 0);
     if (params_.bias_partials != nullptr) store_bias_gradient(tile.number);
   }
 
@@ -116,6 +119,10 @@ class BackwardBlock {
     for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
       for (int i = 0; i < kSize; ++i) x[r][i] = 0.0F;
+  }
+
+  __device__ __forceinline__ bool values_wanted() const {
+    return T::kPass == Pass::kAll || params_.d_v.data != nullptr;
   }
 
   __device__ __forceinline__ int lane_row() const {
@@ -137,13 +144,23 @@ class BackwardBlock {
   __device__ __forceinline__ void score_gradients(Packed& packed, uint32_t q, const BlockTile& tile,
                                                   int first_query) {
     const uint32_t lane = Tile::lane_offset();
+    const uint32_t k = Tile::at(k_ + lane, warp_row_, 0);
+    const uint32_t v = Tile::at(v_ + lane, warp_row_, 0);
     Scores p = {}, d_s = {};
-    multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, Tile::at(k_ + lane, warp_row_, 0),
-                                                                 q + lane);
-    form_weights(p, tile, first_query);
-    multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_s, Tile::at(v_ + lane, warp_row_, 0),
-                                                                 d_o_ + lane);
-    if (params_.d_v.data != nullptr) {
+    if constexpr (T::kRowTiles ==
+                  1) {  // four accumulators alone would wait for each other: both products at once
+#pragma unroll
+      for (int step = 0; step < T::kWidth / 16; ++step) {
+        multiply_rows_step<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, k, q + lane, step);
+        multiply_rows_step<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_s, v, d_o_ + lane, step);
+      }
+      form_weights(p, tile, first_query);
+    } else {
+      multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, k, q + lane);
+      form_weights(p, tile, first_query);
+      multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_s, v, d_o_ + lane);
+    }
+    if (values_wanted()) {
       pack_weights<Element>(packed, p);
       multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_v_, packed, d_o_ + lane);
     }
@@ -199,7 +216,7 @@ class BackwardBlock {
     const int first_octet = warp_ / T::kRowGroups * T::kOctets;
     const uint32_t d_s = ScoreTile::at(d_s_ + ScoreTile::lane_offset(), 0, group);
     const int lane = threadIdx.x % 32;
-    float sum[T::kOctets][4] = {};
+    float sum[2][T::kOctets][4] = {};  // of even and odd 16 keys: independent products
 #pragma unroll
     for (int key = 0; key < T::kKeys; key += 32) {
       uint32_t a[2][4];
@@ -213,8 +230,8 @@ class BackwardBlock {
       for (int octet = 0; octet < T::kOctets; ++octet) {
         uint32_t b[4];  // 32 keys of one octet
         load_tiles_transposed(k_ + Tile::offset(lane, first_octet + octet) + key * Tile::kRowBytes, b);
-        multiply<Element>(sum[octet], a[0], b[0], b[1]);
-        multiply<Element>(sum[octet], a[1], b[2], b[3]);
+        multiply<Element>(sum[0][octet], a[0], b[0], b[1]);
+        multiply<Element>(sum[1][octet], a[1], b[2], b[3]);
       }
     }
     constexpr int kStepsPerBlock = QueryGradient::kRows / T::kQueries;
@@ -225,7 +242,7 @@ class BackwardBlock {
     for (int octet = 0; octet < T::kOctets; ++octet)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        atomicAdd(out + octet * QueryGradient::kOctetFloats + 32 * i, sum[octet][i]);
+        atomicAdd(out + octet * QueryGradient::kOctetFloats + 32 * i, sum[0][octet][i] + sum[1][octet][i]);
   }
 
   __device__ __forceinline__ void store(const TokenView& view, const BlockTile& tile,

@@ -2,17 +2,20 @@
 // O = sigmoid(scale Q K^T + bias [+ key bias]) V with mma.sync and cp.async.
 //
 // Persistent blocks of four warps, two or three on a multiprocessor, draw tiles of 128 queries of one cell
-// and head (attention_plan.h). Each warp owns 32 queries; all run over the cell's keys, 64 at a time:
+// and head (attention_plan.h). Each warp owns 32 queries; all run over the cell's keys, 64 at a time, with
+// one barrier before each half step:
 //
-//   slots of 64 rows   K0 V0 K1 V1 K2 ...     a ring of kStages; one barrier per half step, after which the
-//   slot half steps         S0 O0 S1 O1 S2 ...     of the half step before is filled again, kStages - 1 half
-//   steps ahead
+//   products   S0 = Q K0^T | O += P0 V0 | S1 = Q K1^T | O += P1 V1 | ...
+//   copies     V0          | K1         | V1          | K2         | ...      each into the buffer just left
 //
-// While one block forms weights, the other's products keep the tensor cores busy. S stays in registers: the
-// accumulator of S is the A operand of O. Nothing is normalised, so nothing is masked: rows beyond the cell's
-// end arrive as zeros (attention_sm80_tile.h). 32 queries per warp, because 16 would make the reads of K and
-// V from shared memory, 8 bytes per 16 products, the limit. Bytes moved: Q, K, V read and O written once, K
-// and V again for each tile from L2.
+// While one block forms weights, the products of another keep the tensor cores busy. S stays in registers:
+// the accumulator of S is the A operand of O. Nothing is normalised, so nothing is masked: rows beyond the
+// cell's end arrive as zeros (attention_sm80_tile.h). 32 queries per warp, because with 16 the reads of K and
+// V from shared memory would be the limit. Bytes moved: Q, K, V read and O written once, K and V again for
+// each tile from L2.
+//
+// Measured on an H100 and not better: a ring of three or four buffers, copied further ahead (1-4 % slower at
+// width 64, equal at 128); 128 keys per step and two blocks (equal).
 #include "kernels/attention_sm80.h"
 #include "kernels/attention_sm80_tile.h"
 #include "kernels/launch.h"
@@ -24,7 +27,6 @@ using namespace sm80;
 
 template <int kWidth>
 struct ForwardTuning {
-  static constexpr int kStages = kWidth <= 64 ? 4 : 3;
   static constexpr int kBlocks = kWidth <= 64 ? 3 : 2;  // per multiprocessor
 };
 
@@ -44,14 +46,14 @@ struct ForwardTraits : ForwardTuning<kWidth_> {
   static constexpr int kRowTiles = 2;  // of 16 queries, per warp
   static constexpr int kQueries = 4 * 16 * kRowTiles;
   static constexpr int kKeys = 64;
-  static constexpr int kSlotBytes = kKeys * kWidth * 2;
 };
 
 template <class T>
 struct ForwardShared {
   alignas(128) typename T::Element q[T::kQueries * T::kWidth];
-  alignas(128) typename T::Element slots[T::kStages][T::kKeys * T::kWidth];
-  float key_bias[2][T::kKeys];
+  alignas(128) typename T::Element k[T::kKeys * T::kWidth];
+  alignas(128) typename T::Element v[T::kKeys * T::kWidth];
+  float key_bias[T::kKeys];  // of the keys in k
   BlockTile tile;
 };
 
@@ -67,7 +69,8 @@ class ForwardBlock {
         warp_row_(threadIdx.x / 32 * 16 * T::kRowTiles),
         factor_(sigmoid_factor(params.fast)),
         q_(shared_address(shared.q)),
-        slots_(shared_address(shared.slots)) {}
+        k_(shared_address(shared.k)),
+        v_(shared_address(shared.v)) {}
 
   __device__ void run(const BlockTile& tile) {
     const int num_blocks = tile.num_valid > 0 ? (tile.loop_length + T::kKeys - 1) / T::kKeys : 0;
@@ -77,28 +80,27 @@ class ForwardBlock {
 #pragma unroll
       for (int i = 0; i < T::kWidth / 2; ++i) o_[r][i] = 0.0F;
     if (num_blocks > 0) {
+      const uint32_t lane = Tile::lane_offset();
       const Rows<Element> k(params_.k, tile.loop_token, tile.head);
       const Rows<Element> v(params_.v, tile.loop_token, tile.head);
       loader_.template load<T::kQueries>(q_, {params_.q, tile.token, tile.head}, 0, tile.num_valid);
-      read_ = write_ = 0;
-#pragma unroll
-      for (int half = 0; half < T::kStages - 1; ++half) load(tile, half % 2 == 0 ? k : v, half);
+      load_keys(k, 0, tile);
       for (int block = 0; block < num_blocks; ++block) {
-        constexpr int kAhead = T::kStages - 1;
+        const int first = block * T::kKeys;
         float s[T::kRowTiles][T::kKeys / 2] = {};
-        uint32_t slot = next_slot();
-        load(tile, kAhead % 2 == 0 ? k : v, 2 * block + kAhead);
+        copies_arrived();
+        loader_.template load<T::kKeys>(v_, v, first, tile.loop_length);
         if (has_work) {
-          multiply_rows<Element, T::kWidth, T::kRowTiles, T::kKeys>(
-              s, Tile::at(q_ + Tile::lane_offset(), warp_row_, 0), slot + Tile::lane_offset());
-          form_weights(s, tile.bias, block % 2);
+          multiply_rows<Element, T::kWidth, T::kRowTiles, T::kKeys>(s, Tile::at(q_ + lane, warp_row_, 0),
+                                                                    k_ + lane);
+          form_weights(s, tile.bias);
         }
-        slot = next_slot();
-        load(tile, kAhead % 2 == 0 ? v : k, 2 * block + 1 + kAhead);
+        copies_arrived();
+        if (block + 1 < num_blocks) load_keys(k, first + T::kKeys, tile);
         if (has_work) {
           uint32_t p[T::kRowTiles][T::kKeys / 4];
           pack_weights<Element>(p, s);
-          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kKeys>(o_, p, slot + Tile::lane_offset());
+          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kKeys>(o_, p, v_ + lane);
         }
       }
     }
@@ -106,37 +108,25 @@ class ForwardBlock {
   }
 
  private:
-  /// Starts to load K (half even) or V (half odd) of block half / 2, if there is one.
-  __device__ __forceinline__ void load(const BlockTile& tile, const Rows<Element>& rows, int half) {
-    static_assert(T::kStages <= 4);  // more would overwrite a key bias in use
-    const int first = half / 2 * T::kKeys;
-    if (first < tile.loop_length) {
-      loader_.template load<T::kKeys>(slots_ + write_ * T::kSlotBytes, rows, first, tile.loop_length);
-      if (params_.key_bias != nullptr && half % 2 == 0 && threadIdx.x < T::kKeys) {
-        const int key = first + static_cast<int>(threadIdx.x);
-        copy_or_clear_4(shared_address(&shared_.key_bias[half / 2 % 2][threadIdx.x]),
-                        params_.key_bias + tile.loop_token + key, key < tile.loop_length);
-      }
-    }
-    copies_commit();
-    write_ = write_ + 1 == T::kStages ? 0 : write_ + 1;
+  __device__ __forceinline__ void load_keys(const Rows<Element>& k, int first, const BlockTile& tile) {
+    loader_.template load<T::kKeys>(k_, k, first, tile.loop_length);
+    if (params_.key_bias == nullptr || threadIdx.x >= T::kKeys) return;
+    const int key = first + static_cast<int>(threadIdx.x);
+    copy_or_clear_4(shared_address(&shared_.key_bias[threadIdx.x]), params_.key_bias + tile.loop_token + key,
+                    key < tile.loop_length);
   }
 
-  /// Waits for the oldest slot in flight. The one before it is free from here on.
-  __device__ __forceinline__ uint32_t next_slot() {
-    copies_wait<T::kStages - 2>();
+  /// Everything asked for is there, and everyone has left the buffer of the half step before.
+  __device__ __forceinline__ void copies_arrived() {
+    copies_wait_all();
     __syncthreads();
-    const uint32_t slot = slots_ + read_ * T::kSlotBytes;
-    read_ = read_ + 1 == T::kStages ? 0 : read_ + 1;
-    return slot;
   }
 
-  __device__ __forceinline__ void form_weights(float (&s)[T::kRowTiles][T::kKeys / 2], float cell_bias,
-                                               int parity) {
+  __device__ __forceinline__ void form_weights(float (&s)[T::kRowTiles][T::kKeys / 2], float cell_bias) {
     float scale = params_.scale * factor_;
     float bias = cell_bias * factor_;
     if (params_.key_bias != nullptr) {
-      const float* key_bias = shared_.key_bias[parity] + 2 * (threadIdx.x % 4);
+      const float* key_bias = shared_.key_bias + 2 * (threadIdx.x % 4);
 #pragma unroll
       for (int i = 0; i < T::kKeys / 2; ++i) {
         const float sum = fmaf(key_bias[i / 4 * 8 + i % 2], factor_, bias);
@@ -165,8 +155,7 @@ class ForwardBlock {
   const TileLoader<Element, T::kWidth, T::kThreads> loader_;
   const int warp_row_;
   const float factor_;
-  const uint32_t q_, slots_;
-  int read_ = 0, write_ = 0;
+  const uint32_t q_, k_, v_;
   float o_[T::kRowTiles][T::kWidth / 2];
 };
 

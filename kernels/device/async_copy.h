@@ -21,16 +21,7 @@ __device__ __forceinline__ void copy_or_clear_4(uint32_t destination, const void
                : "memory");
 }
 
-/// Closes this thread's group of copies; it may be empty.
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/// Until at most kPending of this thread's groups are in flight.
-template <int kPending>
-__device__ __forceinline__ void copies_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-/// Until none of this thread's copies is in flight, in a group or not.
+/// Until none of this thread's copies is in flight.
 __device__ __forceinline__ void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace scrna::kernels::device

@@ -68,27 +68,33 @@ struct SharedTile {
   }
 };
 
-/// out[r] += A_r B^T: A_r the r-th 16 rows at `a`, B the kColumns rows at `b` (lane addresses of
-/// SharedTile<kWidth>).
+/// One step of 16 of out[r] += A_r B^T: A_r the r-th 16 rows at `a`, B the kColumns rows at `b` (lane
+/// addresses of SharedTile<kWidth>).
 template <class Element, int kWidth, int kRowTiles, int kColumns>
-__device__ __forceinline__ void multiply_rows(float (&out)[kRowTiles][kColumns / 2], uint32_t a, uint32_t b) {
+__device__ __forceinline__ void multiply_rows_step(float (&out)[kRowTiles][kColumns / 2], uint32_t a,
+                                                   uint32_t b, int step) {
   using Tile = SharedTile<kWidth>;
+  uint32_t a_tiles[kRowTiles][4];
 #pragma unroll
-  for (int step = 0; step < kWidth / 16; ++step) {
-    uint32_t a_tiles[kRowTiles][4];
+  for (int r = 0; r < kRowTiles; ++r) load_tiles(Tile::at(a, 16 * r, step), a_tiles[r]);
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) load_tiles(Tile::at(a, 16 * r, step), a_tiles[r]);
+  for (int pair = 0; pair < kColumns / 16; ++pair) {
+    uint32_t b_tiles[4];
+    load_tiles(Tile::at(b, 16 * pair, step), b_tiles);
 #pragma unroll
-    for (int pair = 0; pair < kColumns / 16; ++pair) {
-      uint32_t b_tiles[4];
-      load_tiles(Tile::at(b, 16 * pair, step), b_tiles);
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) {
-        multiply<Element>(&out[r][8 * pair], a_tiles[r], b_tiles[0], b_tiles[2]);
-        multiply<Element>(&out[r][8 * pair + 4], a_tiles[r], b_tiles[1], b_tiles[3]);
-      }
+    for (int r = 0; r < kRowTiles; ++r) {
+      multiply<Element>(&out[r][8 * pair], a_tiles[r], b_tiles[0], b_tiles[2]);
+      multiply<Element>(&out[r][8 * pair + 4], a_tiles[r], b_tiles[1], b_tiles[3]);
     }
   }
+}
+
+/// out[r] += A_r B^T.
+template <class Element, int kWidth, int kRowTiles, int kColumns>
+__device__ __forceinline__ void multiply_rows(float (&out)[kRowTiles][kColumns / 2], uint32_t a, uint32_t b) {
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step)
+    multiply_rows_step<Element, kWidth, kRowTiles, kColumns>(out, a, b, step);
 }
 
 /// out[r] += W_r B: W_r 16 x kInner in registers, rounded and packed; B the kInner rows at `b`.
