@@ -34,7 +34,11 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   static_assert(sizeof(BackwardShared<T>) <= sm80::kMaxSharedBytes);
   TileDrawer<T::kKeys> drawer(params.plan, threadIdx.x < 32);
   BackwardBlock<T> block(params, shared);
-  while (next_tile(drawer, shared.tile)) block.run(shared.tile);
+  while (next_tile(drawer, shared.tile)) {
+    block.attend(shared.tile);
+    ask_for_next(drawer);
+    block.store(shared.tile);
+  }
 }
 
 /// Parts of the workspace. The deterministic mode uses the plan and the partial sums only.

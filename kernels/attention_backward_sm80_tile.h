@@ -8,8 +8,11 @@ namespace scrna::kernels::sm80 {
 
 template <int kWidth>
 struct BackwardTuning {
-  static constexpr int kWarps = kWidth <= 64 ? 4 : 8;
-  static constexpr int kBlocks = kWidth <= 64 ? 2 : 1;  // per multiprocessor
+  static constexpr bool kWide = kWidth > 64;
+  static constexpr int kWarps = kWide ? 8 : 4;
+  static constexpr int kBlocks = kWide ? 1 : kWidth == 64 ? 2 : 3;  // per multiprocessor
+  static constexpr int kQueries = kWide ? 64 : 32;                  // per step
+  static constexpr bool kHoldValues = kWide;                        // V in registers for the whole tile
 };
 
 struct BackwardParams {
@@ -36,20 +39,27 @@ struct BackwardTraits : BackwardTuning<kWidth_> {
   static constexpr int kThreads = 32 * Tuning::kWarps;
   static constexpr int kKeys = 128;                                // of a tile
   static constexpr int kRowTiles = kKeys / (16 * Tuning::kWarps);  // of 16 keys, per warp
-  static constexpr int kQueries = 32;                              // per step
-  static constexpr int kRowGroups = kQueries / 16;                 // how the warps share dQ: 16 queries ...
-  static constexpr int kOctets =
-      kWidth / 8 / (Tuning::kWarps / kRowGroups);  // ... by these octets of columns
+  // How the warps share dQ: two groups of query tiles by groups of kOctets octets of columns.
+  static constexpr int kQueryTiles = Tuning::kQueries / 16 / 2;
+  static constexpr int kOctets = kWidth / 8 / (Tuning::kWarps / 2);
 };
 
 template <class T>
 struct BackwardShared {
   alignas(128) typename T::Element k[T::kKeys * T::kWidth];
-  alignas(128) typename T::Element v[T::kKeys * T::kWidth];
   alignas(128) typename T::Element q[2][T::kQueries * T::kWidth];
-  alignas(128) typename T::Element d_o[T::kQueries * T::kWidth];
   alignas(128) typename T::Element d_s[T::kKeys * T::kQueries];
+  alignas(128) typename T::Element d_o[T::kQueries * T::kWidth];
+  alignas(128) typename T::Element v_apart[T::kHoldValues ? 8 : T::kKeys * T::kWidth];
+  float bias_gradient[T::kThreads];  // in no register either
   BlockTile tile;
+
+  /// V that moves into registers lies where dS and the second buffer of Q will be.
+  __device__ typename T::Element* v() {
+    if constexpr (!T::kHoldValues) return v_apart;
+    static_assert(!T::kHoldValues || sizeof(q[1]) + sizeof(d_s) >= sizeof(k));
+    return q[1];
+  }
 };
 
 template <class T>
@@ -65,53 +75,64 @@ class BackwardBlock {
   __device__ BackwardBlock(const BackwardParams& params, BackwardShared<T>& shared)
       : params_(params),
         shared_(shared),
-        warp_(threadIdx.x / 32),
         warp_row_(threadIdx.x / 32 * 16 * T::kRowTiles),
-        factor_(sigmoid_factor(params.fast)),
         k_(shared_address(shared.k)),
-        v_(shared_address(shared.v)),
+        v_(shared_address(shared.v())),
         q_(shared_address(shared.q)),
         d_o_(shared_address(shared.d_o)),
-        d_s_(shared_address(shared.d_s)) {}
+        d_s_(shared_address(shared.d_s)),
+        lane_(Tile::lane(k_)) {}
 
-  __device__ void run(const BlockTile& tile) {
-    const int num_steps = tile.num_valid > 0 ? (tile.loop_length + T::kQueries - 1) / T::kQueries : 0;
+  __device__ __forceinline__ void attend(const BlockTile& tile) {
+    const int num_steps = steps(tile);
     const bool has_work = warp_row_ < tile.num_valid;
     clear(d_k_);
     clear(d_v_);
-    bias_gradient_ = 0.0F;
+    shared_.bias_gradient[threadIdx.x] = 0.0F;
     if (num_steps > 0) {
-      const Rows<Element> q(params_.q, tile.loop_token, tile.head);
-      const Rows<Element> d_o(params_.d_o, tile.loop_token, tile.head);
-      loader_.template load<T::kKeys>(k_, {params_.k, tile.token, tile.head}, 0, tile.num_valid);
-      loader_.template load<T::kKeys>(v_, {params_.v, tile.token, tile.head}, 0, tile.num_valid);
-      loader_.template load<T::kQueries>(q_, q, 0, tile.loop_length);
-      loader_.template load<T::kQueries>(d_o_, d_o, 0, tile.loop_length);
-      read_biases(tile);
+      load<T::kKeys>(k_, {params_.k, tile.token, tile.head}, 0, tile.num_valid);
+      load<T::kKeys>(v_, {params_.v, tile.token, tile.head}, 0, tile.num_valid);
+      load<T::kQueries>(q_, {params_.q, tile.loop_token, tile.head}, 0, tile.loop_length);
+      load<T::kQueries>(d_o_, {params_.d_o, tile.loop_token, tile.head}, 0, tile.loop_length);
+      if constexpr (T::kHoldValues) hold_values();
       for (int step = 0; step < num_steps; ++step) {
         const int next = (step + 1) * T::kQueries;
         const uint32_t q_step = q_ + step % 2 * kStepBytes;
         copies_wait_all();
         __syncthreads();  // Q and dO of this step are there; nobody reads Q or dS of the step before any more
         if (next < tile.loop_length)
-          loader_.template load<T::kQueries>(q_ + (step + 1) % 2 * kStepBytes, q, next, tile.loop_length);
+          load<T::kQueries>(q_ + (step + 1) % 2 * kStepBytes, {params_.q, tile.loop_token, tile.head}, next,
+                            tile.loop_length);
         Packed d_s = {};
-        if (has_work) score_gradients(d_s, q_step, tile, step * T::kQueries);
-        if constexpr (T::kPass == Pass::kAll) publish(d_s);
+        if (has_work)
+          score_gradients(d_s, q_step, tile, step * T::kQueries);
+        else if constexpr (T::kPass == Pass::kAll)
+          publish(d_s);
         __syncthreads();  // dS is there; nobody reads dO any more
-        if (next < tile.loop_length) loader_.template load<T::kQueries>(d_o_, d_o, next, tile.loop_length);
-        if constexpr (T::kPass == Pass::kAll) add_query_gradient(tile, step);
-        multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_k_, d_s,
-                                                                       q_step + Tile::lane_offset());
+        if (next < tile.loop_length)
+          load<T::kQueries>(d_o_, {params_.d_o, tile.loop_token, tile.head}, next, tile.loop_length);
+        constexpr bool kAdds = T::kPass == Pass::kAll;
+        if constexpr (kAdds && !T::kHoldValues) add_query_gradient(tile, step);
+        multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_k_, d_s, lane_ + (q_step - k_));
+        if constexpr (kAdds && T::kHoldValues) add_query_gradient(tile, step);  // dS has left its registers
       }
     }
-    store(params_.d_k, tile, d_k_, params_.scale, num_steps > 0);
-    if (values_wanted()) store(params_.d_v, tile, d_v_, 1.0F, num_steps > 0);
+  }
+
+  __device__ __forceinline__ void store(const BlockTile& tile) {
+    store(params_.d_k, tile, d_k_, params_.scale);
+    if (values_wanted()) store(params_.d_v, tile, d_v_, 1.0F);
     if (params_.bias_partials != nullptr) store_bias_gradient(tile.number);
   }
 
  private:
   static constexpr int kStepBytes = T::kQueries * T::kWidth * 2;
+
+  template <int kRows>
+  __device__ __forceinline__ void load(uint32_t destination, const Rows<Element>& rows, int first,
+                                       int num_rows) {
+    load_rows<T::kWidth, T::kThreads, kRows>(destination, rows, first, num_rows);
+  }
 
   template <int kSize>
   __device__ static void clear(float (&x)[T::kRowTiles][kSize]) {
@@ -119,6 +140,10 @@ class BackwardBlock {
     for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
       for (int i = 0; i < kSize; ++i) x[r][i] = 0.0F;
+  }
+
+  __device__ static int steps(const BlockTile& tile) {
+    return tile.num_valid > 0 ? (tile.loop_length + T::kQueries - 1) / T::kQueries : 0;
   }
 
   __device__ __forceinline__ bool values_wanted() const {
@@ -129,150 +154,179 @@ class BackwardBlock {
     return warp_row_ + static_cast<int>(threadIdx.x % 32 / 4);
   }
 
-  __device__ __forceinline__ void read_biases(const BlockTile& tile) {
-#pragma unroll
-    for (int r = 0; r < T::kRowTiles; ++r)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = lane_row() + 16 * r + 8 * half;
-        const bool biased = params_.row_bias != nullptr && row < tile.num_valid;
-        bias_[r][half] = factor_ * (tile.bias + (biased ? params_.row_bias[tile.token + row] : 0.0F));
-      }
+  /// Of one of the warp's rows, multiplied by sigmoid_factor. Read in each step: registers are scarcer.
+  __device__ __forceinline__ float row_bias(const BlockTile& tile, int row) const {
+    const bool biased = params_.row_bias != nullptr && row < tile.num_valid;
+    const float key_bias = biased ? params_.row_bias[tile.token + row] : 0.0F;
+    return sigmoid_factor(params_.fast) * (tile.bias + key_bias);
   }
 
-  /// dS^T of this step's queries and the warp's keys; adds to dV on the way.
-  __device__ __forceinline__ void score_gradients(Packed& packed, uint32_t q, const BlockTile& tile,
-                                                  int first_query) {
-    const uint32_t lane = Tile::lane_offset();
-    const uint32_t k = Tile::at(k_ + lane, warp_row_, 0);
-    const uint32_t v = Tile::at(v_ + lane, warp_row_, 0);
-    Scores p = {}, d_s = {};
-    if constexpr (T::kRowTiles ==
-                  1) {  // four accumulators alone would wait for each other: both products at once
+  __device__ __forceinline__ void hold_values() {
+    copies_wait_all();
+    __syncthreads();
+    const Lane<T::kWidth> rows = lane_ + warp_row_ * Tile::kRowBytes;
 #pragma unroll
-      for (int step = 0; step < T::kWidth / 16; ++step) {
-        multiply_rows_step<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, k, q + lane, step);
-        multiply_rows_step<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_s, v, d_o_ + lane, step);
-      }
-      form_weights(p, tile, first_query);
+    for (int step = 0; step < T::kWidth / 16; ++step)
+      load_row_tiles<T::kWidth, T::kRowTiles>(held_v_[step], rows + (v_ - k_), step);
+  }
+
+  /// dS^T of this step's queries and the warp's keys, published too; adds to dV.
+  __device__ __forceinline__ void score_gradients(Packed& d_s, uint32_t q, const BlockTile& tile,
+                                                  int first_query) {
+    const Lane<T::kWidth> rows = lane_ + warp_row_ * Tile::kRowBytes;
+    const Lane<T::kWidth> d_o = lane_ + (d_o_ - k_);
+    Scores p = {};
+    multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, rows, lane_ + (q - k_));
+    form_weights(p, tile, first_query);
+    Scores x = {};  // dP, then dS
+    if constexpr (T::kHoldValues) {
+#pragma unroll
+      for (int step = 0; step < T::kWidth / 16; ++step)
+        multiply_row_tiles<Element, T::kWidth, T::kRowTiles, T::kQueries>(x, held_v_[step], d_o, step);
     } else {
-      multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(p, k, q + lane);
-      form_weights(p, tile, first_query);
-      multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_s, v, d_o_ + lane);
-    }
-    if (values_wanted()) {
-      pack_weights<Element>(packed, p);
-      multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_v_, packed, d_o_ + lane);
+      multiply_rows<Element, T::kWidth, T::kRowTiles, T::kQueries>(x, rows + (v_ - k_), d_o);
+      add_values(p, d_o);
     }
 #pragma unroll
     for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
       for (int i = 0; i < T::kQueries / 2; ++i) {
-        const float product = p[r][i] * d_s[r][i];
-        d_s[r][i] = fmaf(-p[r][i], product, product);
+        const float product = p[r][i] * x[r][i];
+        x[r][i] = fmaf(-p[r][i], product, product);
       }
-    if (params_.bias_partials != nullptr) {
+    if (params_.bias_partials != nullptr) add_bias_gradient(x);
+    pack_weights<Element>(d_s, x);
+    if constexpr (T::kPass == Pass::kAll) publish(d_s);
+    if constexpr (T::kHoldValues) add_values(p, d_o);  // later, when dP has left its registers
+  }
+
+  /// dV += P^T dO.
+  __device__ __forceinline__ void add_values(const Scores& p, const Lane<T::kWidth>& d_o) {
+    if (!values_wanted()) return;
+    Packed rounded;
+    pack_weights<Element>(rounded, p);
+    multiply_packed<Element, T::kWidth, T::kRowTiles, T::kQueries>(d_v_, rounded, d_o);
+  }
+
+  __device__ __forceinline__ void add_bias_gradient(const Scores& d_s) {
+    float sum = 0.0F;
 #pragma unroll
-      for (int r = 0; r < T::kRowTiles; ++r)
+    for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
-        for (int i = 0; i < T::kQueries / 2; ++i) bias_gradient_ += d_s[r][i];
-    }
-    pack_weights<Element>(packed, d_s);
+      for (int i = 0; i < T::kQueries / 2; ++i) sum += d_s[r][i];
+    shared_.bias_gradient[fresh_thread_index()] += sum;
   }
 
   __device__ __forceinline__ void form_weights(Scores& s, const BlockTile& tile, int first_query) {
-    float scale = params_.scale * factor_;
+    float scale = params_.scale * sigmoid_factor(params_.fast);
     if (params_.loop_bias != nullptr) {  // not fast: one guarded load per column
       const int column = first_query + 2 * static_cast<int>(threadIdx.x % 4);
 #pragma unroll
       for (int i = 0; i < T::kQueries / 2; ++i) {
         const int token = column + i / 4 * 8 + i % 2;
-        const float bias =
-            token < tile.loop_length ? factor_ * params_.loop_bias[tile.loop_token + token] : 0.0F;
+        const float bias = token < tile.loop_length
+                               ? sigmoid_factor(params_.fast) * params_.loop_bias[tile.loop_token + token]
+                               : 0.0F;
 #pragma unroll
         for (int r = 0; r < T::kRowTiles; ++r) s[r][i] = fmaf(s[r][i], scale, bias);
       }
       scale = 1.0F;
     }
 #pragma unroll
-    for (int r = 0; r < T::kRowTiles; ++r)
-      weigh(params_.fast, s[r], scale, [&](int i) { return bias_[r][i / 2 % 2]; });
+    for (int r = 0; r < T::kRowTiles; ++r) {
+      const int row = lane_row() + 16 * r;
+      const float biases[2] = {row_bias(tile, row), row_bias(tile, row + 8)};
+      weigh(params_.fast, s[r], scale, [&](int i) { return biases[i / 2 % 2]; });
+    }
   }
 
   /// dS^T, rounded, to shared memory for dQ.
   __device__ __forceinline__ void publish(const Packed& d_s) {
+    const int lane = static_cast<int>(fresh_thread_index() % 32);
 #pragma unroll
     for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
       for (int i = 0; i < T::kQueries / 4; ++i)
-        store_word(d_s_ + ScoreTile::offset(lane_row() + 16 * r + 8 * (i % 2), i / 2) + 4 * (threadIdx.x % 4),
-                   d_s[r][i]);
+        store_word(
+            d_s_ + ScoreTile::offset(warp_row_ + lane / 4 + 16 * r + 8 * (i % 2), i / 2) + 4 * (lane % 4),
+            d_s[r][i]);
   }
 
-  /// Adds dS K of this step to the workspace: 16 queries and kOctets octets of columns per warp, inner
-  /// dimension the tile's keys.
+  /// Adds dS K of this step to the workspace; inner dimension the tile's keys.
   __device__ __forceinline__ void add_query_gradient(const BlockTile& tile, int step) {
-    const int group = warp_ % T::kRowGroups;
-    const int first_octet = warp_ / T::kRowGroups * T::kOctets;
-    const uint32_t d_s = ScoreTile::at(d_s_ + ScoreTile::lane_offset(), 0, group);
-    const int lane = threadIdx.x % 32;
-    float sum[2][T::kOctets][4] = {};  // of even and odd 16 keys: independent products
+    const unsigned thread = fresh_thread_index();
+    const int lane = static_cast<int>(thread % 32);
+    const int first_tile = static_cast<int>(thread / 32 % 2 * T::kQueryTiles);
+    const int first_octet = static_cast<int>(thread / 64 * T::kOctets);
+    // One query tile alone gets two sums, of even and odd 16 keys, or its products would wait for each other.
+    float sum[2][T::kOctets][4] = {};
 #pragma unroll
     for (int key = 0; key < T::kKeys; key += 32) {
-      uint32_t a[2][4];
+      uint32_t a[T::kQueryTiles][2][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        uint32_t tiles[4];
-        load_tiles_transposed(d_s + (key + 16 * half) * ScoreTile::kRowBytes, tiles);
-        a[half][0] = tiles[0], a[half][1] = tiles[2], a[half][2] = tiles[1], a[half][3] = tiles[3];
-      }
+      for (int t = 0; t < T::kQueryTiles; ++t)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          uint32_t tiles[4];
+          load_tiles_transposed(
+              d_s_ + ScoreTile::lane_offset(first_tile + t) + (key + 16 * half) * ScoreTile::kRowBytes,
+              tiles);
+          a[t][half][0] = tiles[0], a[t][half][1] = tiles[2], a[t][half][2] = tiles[1],
+          a[t][half][3] = tiles[3];
+        }
 #pragma unroll
       for (int octet = 0; octet < T::kOctets; ++octet) {
         uint32_t b[4];  // 32 keys of one octet
         load_tiles_transposed(k_ + Tile::offset(lane, first_octet + octet) + key * Tile::kRowBytes, b);
-        multiply<Element>(sum[0][octet], a[0], b[0], b[1]);
-        multiply<Element>(sum[1][octet], a[1], b[2], b[3]);
+#pragma unroll
+        for (int t = 0; t < T::kQueryTiles; ++t)
+#pragma unroll
+          for (int half = 0; half < 2; ++half)
+            multiply<Element>(sum[T::kQueryTiles == 1 ? half : t][octet], a[t][half], b[2 * half],
+                              b[2 * half + 1]);
       }
     }
     constexpr int kStepsPerBlock = QueryGradient::kRows / T::kQueries;
     const int block = params_.d_q.first_block(tile.loop_token, tile.cell) + step / kStepsPerBlock;
     float* out = params_.d_q.octet(block, tile.head, first_octet) +
-                 (step % kStepsPerBlock * T::kRowGroups + group) * 128 + lane;
+                 (step % kStepsPerBlock * (T::kQueries / 16) + first_tile) * 128 + lane;
 #pragma unroll
     for (int octet = 0; octet < T::kOctets; ++octet)
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        atomicAdd(out + octet * QueryGradient::kOctetFloats + 32 * i, sum[0][octet][i] + sum[1][octet][i]);
+      for (int t = 0; t < T::kQueryTiles; ++t)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          atomicAdd(out + octet * QueryGradient::kOctetFloats + 128 * t + 32 * i,
+                    T::kQueryTiles == 1 ? sum[0][octet][i] + sum[1][octet][i] : sum[t][octet][i]);
   }
 
   __device__ __forceinline__ void store(const TokenView& view, const BlockTile& tile,
-                                        const KeyGradient& gradient, float factor, bool has_steps) {
+                                        const KeyGradient& gradient, float factor) {
     const Rows<Element> out(view, tile.token, tile.head);
 #pragma unroll
     for (int r = 0; r < T::kRowTiles; ++r) {
       const int row = lane_row() + 16 * r;
       store_rows<Element, T::kWidth>(out.first + row * out.stride, out.stride, gradient[r], factor,
-                                     has_steps ? tile.num_valid - row : 0, tile.num_rows - row);
+                                     steps(tile) > 0 ? tile.num_valid - row : 0, tile.num_rows - row);
     }
   }
 
   __device__ __forceinline__ void store_bias_gradient(int number) {
-    for (int step = 16; step > 0; step /= 2) bias_gradient_ += __shfl_xor_sync(~0U, bias_gradient_, step);
+    float sum = shared_.bias_gradient[threadIdx.x];
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0U, sum, step);
     float* partials = params_.bias_partials + int64_t{number} * kBiasPartialsPerTile;
     if (threadIdx.x % 32 != 0) return;
-    for (int i = warp_; i < kBiasPartialsPerTile; i += T::kWarps)
-      partials[i] = i == warp_ ? bias_gradient_ : 0.0F;
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    for (int i = warp; i < kBiasPartialsPerTile; i += T::kWarps) partials[i] = i == warp ? sum : 0.0F;
   }
 
   const BackwardParams& params_;
   BackwardShared<T>& shared_;
-  const TileLoader<Element, T::kWidth, T::kThreads> loader_;
-  const int warp_, warp_row_;
-  const float factor_;
+  const int warp_row_;
   const uint32_t k_, v_, q_, d_o_, d_s_;
-  float bias_[T::kRowTiles][2];  // of rows r and r + 8, multiplied by factor_
-  float bias_gradient_ = 0.0F;
+  const Lane<T::kWidth> lane_;  // in k
   KeyGradient d_k_, d_v_;
+  uint32_t held_v_[T::kHoldValues ? T::kWidth / 16 : 1][T::kRowTiles][4];
 };
 
 }  // namespace scrna::kernels::sm80

@@ -62,6 +62,7 @@ class ForwardBlock {
  public:
   using Element = typename T::Element;
   using Tile = SharedTile<T::kWidth>;
+  using Output = float[T::kRowTiles][T::kWidth / 2];  // of the warp's queries
 
   __device__ ForwardBlock(const ForwardParams& params, ForwardShared<T>& shared)
       : params_(params),
@@ -70,29 +71,29 @@ class ForwardBlock {
         factor_(sigmoid_factor(params.fast)),
         q_(shared_address(shared.q)),
         k_(shared_address(shared.k)),
-        v_(shared_address(shared.v)) {}
+        v_(shared_address(shared.v)),
+        lane_(Tile::lane(k_)) {}
 
-  __device__ void run(const BlockTile& tile) {
+  __device__ __forceinline__ void attend(const BlockTile& tile, Output& o) {
     const int num_blocks = tile.num_valid > 0 ? (tile.loop_length + T::kKeys - 1) / T::kKeys : 0;
-    const bool has_work = num_blocks > 0 && warp_row_ < tile.num_valid;
+    const bool has_work = warp_row_ < tile.num_valid;
 #pragma unroll
     for (int r = 0; r < T::kRowTiles; ++r)
 #pragma unroll
-      for (int i = 0; i < T::kWidth / 2; ++i) o_[r][i] = 0.0F;
+      for (int i = 0; i < T::kWidth / 2; ++i) o[r][i] = 0.0F;
     if (num_blocks > 0) {
-      const uint32_t lane = Tile::lane_offset();
       const Rows<Element> k(params_.k, tile.loop_token, tile.head);
       const Rows<Element> v(params_.v, tile.loop_token, tile.head);
-      loader_.template load<T::kQueries>(q_, {params_.q, tile.token, tile.head}, 0, tile.num_valid);
+      load<T::kQueries>(q_, {params_.q, tile.token, tile.head}, 0, tile.num_valid);
       load_keys(k, 0, tile);
       for (int block = 0; block < num_blocks; ++block) {
         const int first = block * T::kKeys;
         float s[T::kRowTiles][T::kKeys / 2] = {};
         copies_arrived();
-        loader_.template load<T::kKeys>(v_, v, first, tile.loop_length);
+        load<T::kKeys>(v_, v, first, tile.loop_length);
         if (has_work) {
-          multiply_rows<Element, T::kWidth, T::kRowTiles, T::kKeys>(s, Tile::at(q_ + lane, warp_row_, 0),
-                                                                    k_ + lane);
+          multiply_rows<Element, T::kWidth, T::kRowTiles, T::kKeys>(
+              s, lane_ + (q_ + warp_row_ * Tile::kRowBytes - k_), lane_);
           form_weights(s, tile.bias);
         }
         copies_arrived();
@@ -100,16 +101,35 @@ class ForwardBlock {
         if (has_work) {
           uint32_t p[T::kRowTiles][T::kKeys / 4];
           pack_weights<Element>(p, s);
-          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kKeys>(o_, p, v_ + lane);
+          multiply_packed<Element, T::kWidth, T::kRowTiles, T::kKeys>(o, p, lane_ + (v_ - k_));
         }
       }
     }
-    store(tile, has_work);
+  }
+
+  __device__ __forceinline__ void store(const BlockTile& tile, const Output& o) {
+    const Rows<Element> out(params_.o, tile.token, tile.head);
+    const int num_valid = tile.loop_length > 0 ? tile.num_valid : 0;
+    const int num_rows = tile.num_rows;
+    const auto store_tile = [&](const float(&tile_o)[T::kWidth / 2], int r) {
+      const int row = warp_row_ + 16 * r + static_cast<int>(threadIdx.x % 32 / 4);
+      store_rows<Element, T::kWidth>(out.first + row * out.stride, out.stride, tile_o, 1.0F, num_valid - row,
+                                     num_rows - row);
+    };
+    static_assert(T::kRowTiles == 2);  // not a loop: that would put the wide accumulators into local memory
+    store_tile(o[0], 0);
+    store_tile(o[1], 1);
   }
 
  private:
+  template <int kRows>
+  __device__ __forceinline__ void load(uint32_t destination, const Rows<Element>& rows, int first,
+                                       int num_rows) {
+    load_rows<T::kWidth, T::kThreads, kRows>(destination, rows, first, num_rows);
+  }
+
   __device__ __forceinline__ void load_keys(const Rows<Element>& k, int first, const BlockTile& tile) {
-    loader_.template load<T::kKeys>(k_, k, first, tile.loop_length);
+    load<T::kKeys>(k_, k, first, tile.loop_length);
     if (params_.key_bias == nullptr || threadIdx.x >= T::kKeys) return;
     const int key = first + static_cast<int>(threadIdx.x);
     copy_or_clear_4(shared_address(&shared_.key_bias[threadIdx.x]), params_.key_bias + tile.loop_token + key,
@@ -140,23 +160,12 @@ class ForwardBlock {
     for (int r = 0; r < T::kRowTiles; ++r) weigh(params_.fast, s[r], scale, [bias](int) { return bias; });
   }
 
-  __device__ __forceinline__ void store(const BlockTile& tile, bool has_work) {
-    const Rows<Element> out(params_.o, tile.token, tile.head);
-#pragma unroll
-    for (int r = 0; r < T::kRowTiles; ++r) {
-      const int row = warp_row_ + 16 * r + static_cast<int>(threadIdx.x % 32 / 4);
-      store_rows<Element, T::kWidth>(out.first + row * out.stride, out.stride, o_[r], 1.0F,
-                                     has_work ? tile.num_valid - row : 0, tile.num_rows - row);
-    }
-  }
-
   const ForwardParams& params_;
   ForwardShared<T>& shared_;
-  const TileLoader<Element, T::kWidth, T::kThreads> loader_;
   const int warp_row_;
   const float factor_;
   const uint32_t q_, k_, v_;
-  float o_[T::kRowTiles][T::kWidth / 2];
+  const Lane<T::kWidth> lane_;  // in k
 };
 
 template <class T>
@@ -167,7 +176,12 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   static_assert(sizeof(ForwardShared<T>) <= sm80::kMaxSharedBytes);
   TileDrawer<T::kQueries> drawer(params.plan, threadIdx.x < 32);
   ForwardBlock<T> block(params, shared);
-  while (next_tile(drawer, shared.tile)) block.run(shared.tile);
+  while (next_tile(drawer, shared.tile)) {
+    typename ForwardBlock<T>::Output o;
+    block.attend(shared.tile, o);
+    ask_for_next(drawer);
+    block.store(shared.tile, o);
+  }
 }
 
 template <class Element, int kWidth>

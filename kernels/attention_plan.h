@@ -66,15 +66,14 @@ template <int kTile>
 class TileDrawer {
  public:
   /// Asks for the first ticket, unless the calling warp is one that will not draw.
-  __device__ explicit TileDrawer(const Plan& plan, bool draws = true) : plan_(plan) {
-    if (draws) ask();
-  }
+  __device__ explicit TileDrawer(const Plan& plan, bool draws = true) : plan_(plan) { ask(draws); }
 
-  /// The next tile. Asks for the ticket after it, so that the answer travels while this tile is loaded.
-  __device__ DrawnTile draw() {
+  /// The next tile. Asks for the ticket after it, so that the answer travels while this tile is loaded, or leaves that
+  /// to the caller.
+  __device__ DrawnTile draw(bool asks = true) {
     const int number = __shfl_sync(~0U, ticket_, 0);
     if (number >= *plan_.num_tiles) return {nullptr, 0, 0, 0};
-    ask();
+    if (asks) ask();
     unsigned found = 0;
     for (;; first_cell_ += 32) {  // tickets rise, so the search goes on where it ended
       const int candidate = first_cell_ + static_cast<int>(threadIdx.x % 32);
@@ -89,10 +88,13 @@ class TileDrawer {
     return {cell, number, head, in_cell - head * tiles_per_head};
   }
 
- private:
-  __device__ void ask() {
-    if (threadIdx.x % 32 == 0) ticket_ = atomicAdd(plan_.next_tile, 1);
+  /// Called by every warp, also by those that will not draw: the old ticket ends here for all.
+  __device__ void ask(bool draws = true) {
+    ticket_ = 0;
+    if (draws && threadIdx.x % 32 == 0) ticket_ = atomicAdd(plan_.next_tile, 1);
   }
+
+ private:
   const Plan& plan_;
   int first_cell_ = 0;
   int ticket_ = 0;

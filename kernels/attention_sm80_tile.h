@@ -17,7 +17,7 @@ inline constexpr size_t kMaxSharedBytes = size_t{99} << 10;
 
 struct BlockTile {
   int number;  // in the plan; -1: there are no more tiles
-  int cell;
+  int cell;    // in the caller's order
   int head;
   int token;      // first one
   int num_valid;  // may be <= 0
@@ -32,7 +32,7 @@ template <int kTile>
 __device__ __forceinline__ bool next_tile(TileDrawer<kTile>& drawer, BlockTile& tile) {
   __syncthreads();
   if (threadIdx.x < 32) {
-    const DrawnTile drawn = drawer.draw();
+    const DrawnTile drawn = drawer.draw(false);
     if (threadIdx.x == 0) {
       tile.number = drawn.cell == nullptr ? -1 : drawn.number;
       if (drawn.cell != nullptr) {
@@ -54,6 +54,12 @@ __device__ __forceinline__ bool next_tile(TileDrawer<kTile>& drawer, BlockTile& 
   return tile.number >= 0;
 }
 
+/// Before the results are stored: the answer travels meanwhile, and holds no register in the main loop.
+template <int kTile>
+__device__ __forceinline__ void ask_for_next(TileDrawer<kTile>& drawer) {
+  drawer.ask(threadIdx.x < 32);
+}
+
 /// Rows of one head.
 template <class Element>
 struct Rows {
@@ -64,37 +70,33 @@ struct Rows {
         stride(view.token_stride) {}
 };
 
-/// One thread's share in loading tiles of kWidth columns: the same chunk of every kPassRows-th row.
-template <class Element, int kWidth, int kThreads>
-class TileLoader {
- public:
+/// The calling thread's index, computed where it is used: what depends on it then holds no registers across a
+/// loop.
+__device__ __forceinline__ unsigned fresh_thread_index() {
+  unsigned index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
+/// All kThreads threads of a block start to copy rows first ... first + kRows - 1 to `tile`, zeros instead of
+/// those from num_rows on. This is all the masking that the kernels do: rows of zeros change nothing, and
+/// what lies there is not read. A thread copies the same chunk of every kPassRows-th row.
+template <int kWidth, int kThreads, int kRows, class Element>
+__device__ __forceinline__ void load_rows(uint32_t tile, const Rows<Element>& rows, int first, int num_rows) {
   using Tile = SharedTile<kWidth>;
-  static constexpr int kPassRows =
-      kThreads / Tile::kChunks / 8 * 8;  // width 96: a quarter of the threads idle
-
-  __device__ TileLoader()
-      : row_(threadIdx.x / Tile::kChunks),
-        chunk_(threadIdx.x % Tile::kChunks),
-        offset_(Tile::offset(row_, chunk_)) {}
-
-  /// Starts to copy rows first ... first + kRows - 1; zeros instead of those from num_rows on. This is all
-  /// the masking that the kernels do: rows of zeros change nothing, and what lies there is not read.
-  template <int kRows>
-  __device__ __forceinline__ void load(uint32_t tile, const Rows<Element>& rows, int first,
-                                       int num_rows) const {
-    static_assert(kRows % kPassRows == 0);
-    if (row_ >= kPassRows) return;
-    const Element* source = rows.first + (first + row_) * rows.stride + 8 * chunk_;
+  constexpr int kPassRows = kThreads / Tile::kChunks / 8 * 8;  // width 96: a quarter of the threads idle
+  static_assert(kRows % kPassRows == 0);
+  const unsigned thread = fresh_thread_index();
+  const int row = static_cast<int>(thread / Tile::kChunks);
+  const int chunk = static_cast<int>(thread % Tile::kChunks);
+  if (row >= kPassRows) return;
+  const Element* source = rows.first + (first + row) * rows.stride + 8 * chunk;
+  const uint32_t destination = tile + Tile::offset(row, chunk);
 #pragma unroll
-    for (int pass = 0; pass < kRows; pass += kPassRows)
-      copy_or_clear_16(tile + offset_ + pass * Tile::kRowBytes, source + pass * rows.stride,
-                       first + pass + row_ < num_rows);
-  }
-
- private:
-  const int row_, chunk_;
-  const uint32_t offset_;
-};
+  for (int pass = 0; pass < kRows; pass += kPassRows)
+    copy_or_clear_16(destination + pass * Tile::kRowBytes, source + pass * rows.stride,
+                     first + pass + row < num_rows);
+}
 
 /// Both forms of the sigmoid in one kernel: the branch is the same for all and saves half of the instances.
 __device__ __forceinline__ float sigmoid_factor(bool fast) {

@@ -57,57 +57,87 @@ struct SharedTile {
     const int mask = kGroup == 8 ? row % 8 : row / 2 % 4;
     return row * kRowBytes + ((chunk ^ mask) << 4);
   }
-  /// Of what this lane addresses of the 16 x 16 tile at (0, 0): its four 8 x 8 tiles top left, bottom left,
-  /// top right, bottom right, the order of an A operand.
-  __device__ static uint32_t lane_offset() { return offset(threadIdx.x % 16, threadIdx.x % 32 / 16); }
-  /// The same tile at (row, 16 * step); row a multiple of 16. `lane_address` begins at a multiple of 128
-  /// bytes.
-  __device__ static constexpr uint32_t at(uint32_t lane_address, int row, int step) {
-    constexpr int kSteps = kGroup / 2;
-    return (lane_address ^ (step % kSteps << 5)) + row * kRowBytes + step / kSteps * kGroup * 16;
+  /// What this lane addresses of 16 x 16 tiles: their four 8 x 8 tiles top left, bottom left, top right,
+  /// bottom right, the order of an A operand. A register for each step within a group of chunks, in which the
+  /// exclusive or is done; everything else is added, mostly by the instruction itself.
+  struct Lane {
+    static constexpr int kSteps = kGroup / 2;
+    uint32_t addresses[kSteps];
+
+    /// The tile at (row, 16 * step); row a multiple of 16.
+    __device__ __forceinline__ uint32_t at(int row, int step) const {
+      return addresses[step % kSteps] + row * kRowBytes + step / kSteps * kGroup * 16;
+    }
+    __device__ __forceinline__ Lane operator+(uint32_t bytes) const {
+      Lane moved;
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) moved.addresses[step] = addresses[step] + bytes;
+      return moved;
+    }
+  };
+  __device__ static constexpr uint32_t lane_offset(int step) {
+    return offset(threadIdx.x % 16, threadIdx.x % 32 / 16) ^ (step << 5);
+  }
+  __device__ static Lane lane(uint32_t address) {
+    Lane lane;
+#pragma unroll
+    for (int step = 0; step < Lane::kSteps; ++step) lane.addresses[step] = address + lane_offset(step);
+    return lane;
   }
 };
 
-/// One step of 16 of out[r] += A_r B^T: A_r the r-th 16 rows at `a`, B the kColumns rows at `b` (lane
-/// addresses of SharedTile<kWidth>).
-template <class Element, int kWidth, int kRowTiles, int kColumns>
-__device__ __forceinline__ void multiply_rows_step(float (&out)[kRowTiles][kColumns / 2], uint32_t a,
-                                                   uint32_t b, int step) {
-  using Tile = SharedTile<kWidth>;
-  uint32_t a_tiles[kRowTiles][4];
+template <int kWidth>
+using Lane = typename SharedTile<kWidth>::Lane;
+
+/// The A operands of kRowTiles times 16 rows at `a` for one step of 16
+/// columns.
+template <int kWidth, int kRowTiles>
+__device__ __forceinline__ void load_row_tiles(uint32_t (&tiles)[kRowTiles][4], const Lane<kWidth>& a,
+                                               int step) {
 #pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) load_tiles(Tile::at(a, 16 * r, step), a_tiles[r]);
+  for (int r = 0; r < kRowTiles; ++r) load_tiles(a.at(16 * r, step), tiles[r]);
+}
+
+/// One step of out[r] += A_r B^T: B the kColumns rows at `b`.
+template <class Element, int kWidth, int kRowTiles, int kColumns>
+__device__ __forceinline__ void multiply_row_tiles(float (&out)[kRowTiles][kColumns / 2],
+                                                   const uint32_t (&tiles)[kRowTiles][4],
+                                                   const Lane<kWidth>& b, int step) {
 #pragma unroll
   for (int pair = 0; pair < kColumns / 16; ++pair) {
     uint32_t b_tiles[4];
-    load_tiles(Tile::at(b, 16 * pair, step), b_tiles);
+    load_tiles(b.at(16 * pair, step), b_tiles);
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
-      multiply<Element>(&out[r][8 * pair], a_tiles[r], b_tiles[0], b_tiles[2]);
-      multiply<Element>(&out[r][8 * pair + 4], a_tiles[r], b_tiles[1], b_tiles[3]);
+      multiply<Element>(&out[r][8 * pair], tiles[r], b_tiles[0], b_tiles[2]);
+      multiply<Element>(&out[r][8 * pair + 4], tiles[r], b_tiles[1], b_tiles[3]);
     }
   }
 }
 
-/// out[r] += A_r B^T.
+/// out[r] += A_r B^T: A_r the r-th 16 rows at `a`, B the kColumns rows at `b`.
 template <class Element, int kWidth, int kRowTiles, int kColumns>
-__device__ __forceinline__ void multiply_rows(float (&out)[kRowTiles][kColumns / 2], uint32_t a, uint32_t b) {
+__device__ __forceinline__ void multiply_rows(float (&out)[kRowTiles][kColumns / 2], const Lane<kWidth>& a,
+                                              const Lane<kWidth>& b) {
 #pragma unroll
-  for (int step = 0; step < kWidth / 16; ++step)
-    multiply_rows_step<Element, kWidth, kRowTiles, kColumns>(out, a, b, step);
+  for (int step = 0; step < kWidth / 16; ++step) {
+    uint32_t tiles[kRowTiles][4];
+    load_row_tiles<kWidth, kRowTiles>(tiles, a, step);
+    multiply_row_tiles<Element, kWidth, kRowTiles, kColumns>(out, tiles, b, step);
+  }
 }
 
 /// out[r] += W_r B: W_r 16 x kInner in registers, rounded and packed; B the kInner rows at `b`.
 template <class Element, int kWidth, int kRowTiles, int kInner>
 __device__ __forceinline__ void multiply_packed(float (&out)[kRowTiles][kWidth / 2],
                                                 const uint32_t (&weights)[kRowTiles][kInner / 4],
-                                                uint32_t b) {
+                                                const Lane<kWidth>& b) {
 #pragma unroll
   for (int step = 0; step < kInner / 16; ++step) {
 #pragma unroll
     for (int pair = 0; pair < kWidth / 16; ++pair) {
       uint32_t b_tiles[4];
-      load_tiles_transposed(SharedTile<kWidth>::at(b, 16 * step, pair), b_tiles);
+      load_tiles_transposed(b.at(16 * step, pair), b_tiles);
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
         multiply<Element>(&out[r][8 * pair], &weights[r][4 * step], b_tiles[0], b_tiles[1]);
