@@ -1,6 +1,6 @@
-// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8) into two
-// stores of 16 bytes; eight neighbouring threads cover 64 columns of a row. Bytes moved: 4 T H K read, 2 T H K
-// written.
+// Rounding of dQ: a thread turns the four float4 of one quad of lanes (8 columns of rows r and r + 8) into
+// two stores of 16 bytes; eight neighbouring threads cover 64 columns of a row. Bytes moved: 4 T H K read, 2
+// T H K written.
 #include "kernels/attention_backward_finish.h"
 #include "kernels/device/fragment.h"
 

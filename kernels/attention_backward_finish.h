@@ -2,10 +2,10 @@
 // type, and the sum of the cells' bias gradients.
 //
 // Blocks of 64 queries never cross a cell. Packed cell b with tokens from t has the blocks from t / 64 + b
-// on: a block more than needed here and there, but no table. Per block, head and octet of columns 512 sums, 128 for
-// each 16 rows, in the order in which a warp holds an accumulator (device/wgmma.h, device/mma.h): lane by lane on
-// Hopper, whose threads write 16 bytes side by side; value by value for the portable kernels, whose threads add 4 bytes
-// at a time.
+// on: a block more than needed here and there, but no table. Per block, head and octet of columns 512 sums,
+// 128 for each 16 rows, in the order in which a warp holds an accumulator (device/wgmma.h, device/mma.h):
+// lane by lane on Hopper, whose threads write 16 bytes side by side; value by value for the portable kernels,
+// whose threads add 4 bytes at a time.
 #pragma once
 
 #include <cuda_runtime_api.h>

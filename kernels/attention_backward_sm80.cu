@@ -1,21 +1,26 @@
 // Sigmoid attention backward without wgmma, for every GPU from compute capability 8.0 on. One pass of five
-// products per 32 queries x 128 keys:
+// products per step of 32 (K <= 64) or 64 queries x 128 keys:
 //
 //   S^T = K Q^T    dP^T = V dO^T    dV += P^T dO    dK += dS^T Q    dQ += dS K      with dS = dP P (1 - P)
 //
 // Persistent blocks draw tiles of 128 keys of one cell and head (attention_plan.h) and run over the cell's
-// queries, Q two steps deep in shared memory, dO one. Four warps of 32 keys (K <= 64, two blocks on a
-// multiprocessor) or eight of 16 keys own dK and dV of their keys in registers; as on Hopper, scores are
+// queries, Q two steps deep in shared memory, dO one. Four warps of 32 keys (K <= 64, two or three blocks on
+// a multiprocessor) or eight of 16 keys own dK and dV of their keys in registers; as on Hopper, scores are
 // transposed, so that P^T and dS^T are their A operands as they stand. dS^T goes through shared memory once,
 // for dQ, which the warps share by queries and columns and add to an fp32 workspace with fire-and-forget
 // atomics, 128 bytes per instruction (attention_backward_finish.h). Two barriers per step: before S^T and
-// before dQ.
+// before dQ. All fits 99 KB of shared memory, the least of all devices; for that the wide kernels keep V in
+// registers and use its place.
 //
 // Nothing is masked: rows beyond an end arrive as zeros. Deterministic mode: two passes without dQ, the
 // second of which computes dQ as if it were dK, with the roles of queries and keys, and of dO and V,
-// exchanged. What a pass computes is decided by null pointers at run time, as is the form of the sigmoid: 8
-// instances, not 64.
-#include "kernels/attention_backward_sm80_tile.h"
+// exchanged. Biases and the form of the sigmoid are chosen at run time: 16 instances, not 128.
+//
+// Measured on an H100 (8,192 tokens, exact, TFLOP/s): the atomics cost 3-5 %; at width 128, 32 queries per
+// step 239, K in registers besides 252, 64 queries and V in registers 254-263; at width 96 232, 245, 270-274.
+// At width 64 eight warps of 16 keys were 10 % slower than four of 32. What limits width 128 is one block of
+// eight warps that does all phases in step, with 255 registers and no room to read operands ahead.
+#include "kernels/attention_backward_sm80_block.h"
 #include "kernels/attention_sm80.h"
 #include "kernels/launch.h"
 

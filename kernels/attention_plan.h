@@ -68,8 +68,8 @@ class TileDrawer {
   /// Asks for the first ticket, unless the calling warp is one that will not draw.
   __device__ explicit TileDrawer(const Plan& plan, bool draws = true) : plan_(plan) { ask(draws); }
 
-  /// The next tile. Asks for the ticket after it, so that the answer travels while this tile is loaded, or leaves that
-  /// to the caller.
+  /// The next tile. Asks for the ticket after it, so that the answer travels while this tile is loaded, or
+  /// leaves that to the caller.
   __device__ DrawnTile draw(bool asks = true) {
     const int number = __shfl_sync(~0U, ticket_, 0);
     if (number >= *plan_.num_tiles) return {nullptr, 0, 0, 0};

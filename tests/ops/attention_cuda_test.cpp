@@ -41,7 +41,7 @@ TEST_F(AttentionOnCuda, TheChoiceSaysWhatRunsAndWhy) {
   EXPECT_NE(refused.reason.find("fp32"), std::string::npos);
   AttentionOptions options;
   options.implementation = Implementation::kKernel;
-  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 96, options), ConfigError);
+  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 80, options), ConfigError);
   options.kind = AttentionKind::kSoftmax;
   EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 64, options), ConfigError);
 }
