@@ -35,6 +35,16 @@ SCRNA_INLINE Vector broadcast(float x) { return x - Vector{}; }
 SCRNA_INLINE Vector at_least(Vector x, Vector low) { return x < low ? low : x; }
 SCRNA_INLINE Vector at_most(Vector x, Vector high) { return x > high ? high : x; }
 
+/// The lanes of x, added pairwise.
+SCRNA_INLINE float sum_of_lanes(Vector x) {
+  float lanes[kLanes];
+  store(lanes, x);
+#pragma GCC unroll 16
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
 /// exp(x) stays a normal number, and its reciprocal too, for |x| up to this.
 constexpr float kExpLimit = 87.3F;
 
@@ -107,18 +117,33 @@ SCRNA_INLINE void multiply_tile(const float* a, ptrdiff_t lda, const float* b, p
     for (int n = 0; n < kVectors; ++n) store(c + m * ldc + n * kLanes, sum[m][n]);
 }
 
+/// Columns of a tile.
+constexpr int kPanel = 2 * kLanes;
+
+/// The right operand of a product, in panels of kPanel columns: element (depth, column) at column / kPanel *
+/// panel + depth * stride + column % kPanel. Row-major: panel = kPanel. Packed: stride = kPanel, panel =
+/// depth * kPanel; a tile then reads one line of memory after the other, which no stride can make collide in
+/// the cache.
+struct Right {
+  const float* data;
+  ptrdiff_t stride;
+  ptrdiff_t panel;
+};
+SCRNA_INLINE Right row_major(const float* data, ptrdiff_t stride) { return {data, stride, kPanel}; }
+
 /// C[rows, columns] = (kAdd ? C : 0) + A B. rows: a multiple of kTileRows; columns: a multiple of kLanes.
 template <Left kLeft, bool kAdd>
-void multiply(int rows, int columns, int depth, const float* a, ptrdiff_t lda, const float* b, ptrdiff_t ldb,
-              float* c, ptrdiff_t ldc) {
+void multiply(int rows, int columns, int depth, const float* a, ptrdiff_t lda, Right b, float* c,
+              ptrdiff_t ldc) {
   const ptrdiff_t row_step = kLeft == Left::kRowMajor ? lda : 1;
+  const float* panel = b.data;
   int n = 0;
-  for (; n + 2 * kLanes <= columns; n += 2 * kLanes)
+  for (; n + kPanel <= columns; n += kPanel, panel += b.panel)
     for (int m = 0; m < rows; m += kTileRows)
-      multiply_tile<kLeft, kAdd, 2>(a + m * row_step, lda, b + n, ldb, depth, c + m * ldc + n, ldc);
+      multiply_tile<kLeft, kAdd, 2>(a + m * row_step, lda, panel, b.stride, depth, c + m * ldc + n, ldc);
   if (n < columns)
     for (int m = 0; m < rows; m += kTileRows)
-      multiply_tile<kLeft, kAdd, 1>(a + m * row_step, lda, b + n, ldb, depth, c + m * ldc + n, ldc);
+      multiply_tile<kLeft, kAdd, 1>(a + m * row_step, lda, panel, b.stride, depth, c + m * ldc + n, ldc);
 }
 
 constexpr int round_up(int x, int step) { return (x + step - 1) / step * step; }

@@ -1,10 +1,12 @@
-// Speed of the CPU attention, as lib/ops calls it, beside LibTorch's scaled_dot_product_attention (its flash CPU kernel,
-// softmax), in one process: milliseconds forward and forward + backward, through autograd, random normal operands, all
-// threads. Every round calls each contender once, so that a slow moment of the machine meets all of them; the median of
-// the rounds counts. Each side gets the layout it likes best: ours the fused projection [T, 3, H, K], the peer contiguous
-// [1 or B, H, n, K] (a ragged pack cell by cell, as it knows no packs).
+// Speed of the CPU attention, as lib/ops calls it, beside LibTorch's scaled_dot_product_attention (its flash
+// CPU kernel, softmax), in one process: milliseconds forward and forward + backward, through autograd, random
+// normal operands, all threads. Every round calls each contender once, so that a slow moment of the machine
+// meets all of them; the median of the rounds counts. Each side gets the layout it likes best: ours the fused
+// projection [T, 3, H, K], the peer contiguous [1 or B, H, n, K] (a ragged pack cell by cell, as it knows no
+// packs).
 //
-//   attention_cpu_bench [--threads N] [--seconds S] [name ...]    only rows whose names contain one of the words
+//   attention_cpu_bench [--threads N] [--seconds S] [name ...]    only rows whose names contain one of the
+//   words
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -61,7 +63,8 @@ double seconds_of(const std::function<void()>& call) {
 }
 
 /// Median milliseconds of every contender, called in turn.
-std::vector<double> interleaved_medians(const std::vector<std::function<void()>>& contenders, double seconds) {
+std::vector<double> interleaved_medians(const std::vector<std::function<void()>>& contenders,
+                                        double seconds) {
   std::vector<std::vector<double>> times(contenders.size());
   for (const auto& contender : contenders) contender();
   double spent = 0.0;
@@ -146,12 +149,12 @@ void print(const Row& row, double seconds) {
   const Peer peer(row);
   std::printf("| %-24s |", row.name.c_str());
   for (const bool with_backward : {false, true}) {
-    const std::vector<double> ms =
-        interleaved_medians({[&] { ours.run(AttentionKind::kSigmoid, with_backward); },
-                             [&] { ours.run(AttentionKind::kSoftmax, with_backward); },
-                             [&] { peer.run(with_backward); }},
-                            seconds);
-    std::printf(" %8.1f | %8.1f | %8.1f | %5.2f | %5.2f |", ms[0], ms[1], ms[2], ms[0] / ms[2], ms[1] / ms[2]);
+    const std::vector<double> ms = interleaved_medians(
+        {[&] { ours.run(AttentionKind::kSigmoid, with_backward); },
+         [&] { ours.run(AttentionKind::kSoftmax, with_backward); }, [&] { peer.run(with_backward); }},
+        seconds);
+    std::printf(" %8.1f | %8.1f | %8.1f | %5.2f | %5.2f |", ms[0], ms[1], ms[2], ms[0] / ms[2],
+                ms[1] / ms[2]);
     std::fflush(stdout);
   }
   std::printf("\n");
@@ -171,7 +174,8 @@ int main_of(std::vector<std::string> words) {
   at::manual_seed(1);
   const ops::AttentionChoice choice = ops::choose_attention(at::kCPU, at::kFloat, 64, {});
   std::printf("%s; milliseconds, medians; ratio = ours / LibTorch\n\n", choice.reason.c_str());
-  std::printf("| %-24s | forward: sigmoid | softmax | LibTorch | ratio sigmoid | ratio softmax ", "cells, head width, type");
+  std::printf("| %-24s | forward: sigmoid | softmax | LibTorch | ratio sigmoid | ratio softmax ",
+              "cells, head width, type");
   std::printf("| both: sigmoid | softmax | LibTorch | ratio sigmoid | ratio softmax |\n");
   std::printf("|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Row& row : rows()) {
