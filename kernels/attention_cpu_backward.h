@@ -21,10 +21,10 @@ constexpr int kScoreStride = kKeyBlock + 16;
 /// The keys of one item, in cache, and the sums of their gradients.
 struct KeyRange {
   float* k;     // [keys, row_stride]
-  float* k_t;   // packed, times scale
+  float* k_t;   // packed
   float* v_t;   // packed
   float* bias;  // [keys] everything that is added to the scores of a key
-  float* d_k;   // [keys, row_stride], without scale
+  float* d_k;   // [keys, row_stride]
   float* d_v;   // [keys, row_stride]
 
   static size_t floats(int keys, Width width) {
@@ -45,10 +45,10 @@ struct KeyRange {
     const int count = static_cast<int>(range.end - range.begin);
     const int padded = round_up(count, kPanel);
     const size_t rows = static_cast<size_t>(padded) * static_cast<size_t>(width.row_stride);
-    copy_rows(task.v, range.begin, count, padded, width, k);
-    pack_transposed(k, count, width, 1.0F, v_t);
-    copy_rows(task.k, range.begin, count, padded, width, k);
-    pack_transposed(k, count, width, task.scale, k_t);
+    copy_rows(task.v, range.begin, count, padded, width, 1.0F, k);
+    pack_transposed(k, count, width, v_t);
+    copy_rows(task.k, range.begin, count, padded, width, 1.0F, k);
+    pack_transposed(k, count, width, k_t);
     for (int j = 0; j < padded; ++j) bias[j] = -__builtin_inff();  // keys of padding have no weight
     for (int j = 0; j < count; ++j)
       bias[j] = task.key_bias == nullptr ? task.bias : task.bias + task.key_bias[range.begin + j];
@@ -59,10 +59,10 @@ struct KeyRange {
 
 /// The queries of one block, in cache.
 struct QueryBlock {
-  float* q;      // [kQueryBlock, row_stride]
-  float* d_o;    // [kQueryBlock, row_stride]
-  float* d_q;    // [kQueryBlock, row_stride], without scale
-  float* lse;    // [kQueryBlock] softmax
+  float* q;    // [kQueryBlock, row_stride], times scale: the scores are those of the forward pass to the bit
+  float* d_o;  // [kQueryBlock, row_stride]
+  float* d_q;  // [kQueryBlock, row_stride], without scale
+  float* lse;  // [kQueryBlock] softmax
   float* delta;  // [kQueryBlock] softmax: sum of dO O over the row
   int count;
 
@@ -74,10 +74,10 @@ struct QueryBlock {
   }
   void load_from(const HeadTask& task, int64_t begin, Width width) {
     count = static_cast<int>(task.num_queries - begin < kQueryBlock ? task.num_queries - begin : kQueryBlock);
-    copy_rows(task.q, begin, count, round_up(count, kTileRows), width, q);
-    copy_rows(task.d_o, begin, count, round_up(count, kTileRows), width, d_o);
+    copy_rows(task.q, begin, count, round_up(count, kTileRows), width, task.scale, q);
+    copy_rows(task.d_o, begin, count, round_up(count, kTileRows), width, 1.0F, d_o);
     if (!task.softmax) return;
-    copy_rows(task.o, begin, count, count, width, d_q);  // d_q has no contents yet
+    copy_rows(task.o, begin, count, count, width, 1.0F, d_q);  // d_q has no contents yet
     for (int i = 0; i < count; ++i) {
       Vector products{};
       for (int d = 0; d < width.padded; d += kLanes)
@@ -166,7 +166,7 @@ void backward(const HeadTask& task, Range key_range, float* scratch) {
           zero(queries.d_q, static_cast<size_t>(kQueryBlock) * static_cast<size_t>(row_stride));
         } else {
           wait_for_block(*task.done_before, block);
-          copy_rows(task.d_q, query, queries.count, query_rows, width, queries.d_q);
+          copy_rows(task.d_q, query, queries.count, query_rows, width, 1.0F, queries.d_q);
           if (task.d_bias != nullptr) d_bias = task.d_bias[block];
         }
       }
@@ -178,7 +178,7 @@ void backward(const HeadTask& task, Range key_range, float* scratch) {
     if (task.d_bias != nullptr) task.d_bias[block] = d_bias;
     if (!last_keys) block_is_done(*task.done, block);
   }
-  write_rows(keys.d_k, num_keys, width, task.scale, task.d_k, key_range.begin);
+  write_rows(keys.d_k, num_keys, width, 1.0F, task.d_k, key_range.begin);
   write_rows(keys.d_v, num_keys, width, 1.0F, task.d_v, key_range.begin);
 }
 

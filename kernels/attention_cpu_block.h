@@ -36,15 +36,16 @@ struct Arena {
   }
 };
 
-/// Rows [begin, begin + count) of `from`, then zero rows up to padded_count; zero columns up to the padded
-/// width.
-void copy_rows(HeadRows from, int64_t begin, int count, int padded_count, Width width, float* to) {
+/// factor times rows [begin, begin + count) of `from`, then zero rows up to padded_count; zero columns up to
+/// the padded width.
+void copy_rows(HeadRows from, int64_t begin, int count, int padded_count, Width width, float factor,
+               float* to) {
   for (int i = 0; i < padded_count; ++i, to += width.row_stride) {
     const float* row = from.data + (begin + i) * from.stride;
     int d = 0;
     if (i < count) {
-      for (; d + kLanes <= width.used; d += kLanes) store(to + d, load(row + d));
-      for (; d < width.used; ++d) to[d] = row[d];
+      for (; d + kLanes <= width.used; d += kLanes) store(to + d, factor * load(row + d));
+      for (; d < width.used; ++d) to[d] = factor * row[d];
     }
     for (; d < width.padded; ++d) to[d] = 0.0F;
   }
@@ -55,15 +56,15 @@ size_t packed_floats(int rows, Width width) {
   return static_cast<size_t>(round_up(rows, kPanel)) * static_cast<size_t>(width.used);
 }
 
-/// The rows of a cache block as columns, times factor, then zero columns up to a whole panel: the right
+/// The rows of a cache block as columns, then zero columns up to a whole panel: the right
 /// operand of a product over the head width.
-void pack_transposed(const float* from, int rows, Width width, float factor, float* to) {
+void pack_transposed(const float* from, int rows, Width width, float* to) {
   for (int first = 0; first < rows; first += kPanel, to += width.used * kPanel)
     for (int d0 = 0; d0 < width.used; d0 += 16) {
       const int d1 = d0 + 16 < width.used ? d0 + 16 : width.used;
       for (int i = 0; i < kPanel; ++i) {
         const float* row = from + (first + i) * width.row_stride;
-        for (int d = d0; d < d1; ++d) to[d * kPanel + i] = first + i < rows ? factor * row[d] : 0.0F;
+        for (int d = d0; d < d1; ++d) to[d * kPanel + i] = first + i < rows ? row[d] : 0.0F;
       }
     }
 }

@@ -25,8 +25,8 @@ struct KeyBlock {
   }
   void load_from(const HeadTask& task, int64_t begin, Width width) {
     count = static_cast<int>(task.num_keys - begin < kKeyBlock ? task.num_keys - begin : kKeyBlock);
-    copy_rows(task.k, begin, count, round_up(count, kTileRows), width, k);
-    copy_rows(task.v, begin, count, round_up(count, kTileRows), width, v);
+    copy_rows(task.k, begin, count, round_up(count, kTileRows), width, 1.0F, k);
+    copy_rows(task.v, begin, count, round_up(count, kTileRows), width, 1.0F, v);
     for (int j = 0; j < count; ++j)
       bias[j] = task.key_bias == nullptr ? task.bias : task.bias + task.key_bias[begin + j];
   }
@@ -111,8 +111,8 @@ void forward(const HeadTask& task, Range queries, float* scratch) {
 
   const int count = static_cast<int>(queries.end - queries.begin);
   const int columns = round_up(count, kLanes);
-  copy_rows(task.q, queries.begin, count, columns, width, q);
-  pack_transposed(q, columns, width, task.scale, q_t);
+  copy_rows(task.q, queries.begin, count, columns, width, task.scale, q);
+  pack_transposed(q, columns, width, q_t);
   zero(out, kQueryBlock * stride);
   softmax.reset();
   for (int64_t begin = 0; begin < task.num_keys; begin += kKeyBlock) {
