@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -44,10 +45,13 @@ Cell cell_of(const Ragged& ragged, int64_t cell) {
   return {ragged.cu_seqlens[cell], int64_t{ragged.cu_seqlens[cell + 1]} - ragged.cu_seqlens[cell]};
 }
 
-HeadRows rows_of(const TokenView& view, int64_t first_token, int64_t head) {
-  auto* data = static_cast<float*>(view.data);
-  if (data == nullptr) return {nullptr, 0};
-  return {data + first_token * view.token_stride + head * view.head_stride, view.token_stride};
+size_t bytes_of(ElementType type) { return type == ElementType::kBFloat16 ? 2 : 4; }
+
+HeadRows rows_of(const TokenView& view, ElementType type, int64_t first_token, int64_t head) {
+  if (view.data == nullptr) return {nullptr, 0, type};
+  const int64_t first = first_token * view.token_stride + head * view.head_stride;
+  return {static_cast<std::byte*>(view.data) + first * static_cast<int64_t>(bytes_of(type)),
+          view.token_stride, type};
 }
 
 float bias_of(const AttentionShape& shape, int64_t cell, int64_t num_keys) {
@@ -84,10 +88,10 @@ HeadTask head_task(const AttentionShape& shape, const TokenView& q, const TokenV
   const Cell queries = cell_of(shape.query, cell);
   const Cell keys = cell_of(shape.key, cell);
   HeadTask task{};
-  task.q = rows_of(q, queries.begin, head);
-  task.k = rows_of(k, keys.begin, head);
-  task.v = rows_of(v, keys.begin, head);
-  task.o = rows_of(o, queries.begin, head);
+  task.q = rows_of(q, shape.element_type, queries.begin, head);
+  task.k = rows_of(k, shape.element_type, keys.begin, head);
+  task.v = rows_of(v, shape.element_type, keys.begin, head);
+  task.o = rows_of(o, shape.element_type, queries.begin, head);
   task.num_queries = queries.length;
   task.num_keys = keys.length;
   task.head_width = static_cast<int>(shape.head_width);
@@ -114,7 +118,8 @@ void zero_rows(const TokenView& view, const AttentionShape& shape, const Ragged&
     const int64_t first = cell_of(other, b).length > 0 ? cell.begin + cell.length : cell.begin;
     for (int64_t token = first; token < end; ++token)
       for (int64_t head = 0; head < shape.num_heads; ++head)
-        std::fill_n(rows_of(view, token, head).data, shape.head_width, 0.0F);
+        std::memset(rows_of(view, shape.element_type, token, head).data, 0,
+                    static_cast<size_t>(shape.head_width) * bytes_of(shape.element_type));
   }
 }
 
@@ -255,16 +260,26 @@ void attention_backward_cpu(const AttentionBackward& call, const CpuAttentionOpt
   const std::vector<Item> items = backward_items(shape, keys_each);
   std::vector<BlocksDone> done(items.size());
   const auto heads = static_cast<size_t>(shape.num_heads);
+  // Sums of d_q are fp32 from one item to the next.
+  std::unique_ptr<float[]> d_q_sums;
+  TokenView d_q_sum = call.d_q;
+  if (shape.element_type != ElementType::kFloat32) {
+    const int64_t token_stride = shape.num_heads * shape.head_width;
+    d_q_sums =
+        std::make_unique_for_overwrite<float[]>(static_cast<size_t>(shape.query.total_tokens * token_stride));
+    d_q_sum = {d_q_sums.get(), token_stride, shape.head_width};
+  }
   run(items, code.backward_scratch_floats(static_cast<int>(shape.head_width), static_cast<int>(keys_each)),
       options.num_threads, [&](size_t i, float* scratch) {
         const Item& item = items[i];
         HeadTask task = head_task(shape, call.q, call.k, call.v, call.o, item.cell, item.head);
         const Cell queries = cell_of(shape.query, item.cell);
         const Cell keys = cell_of(shape.key, item.cell);
-        task.d_o = rows_of(call.d_o, queries.begin, item.head);
-        task.d_q = rows_of(call.d_q, queries.begin, item.head);
-        task.d_k = rows_of(call.d_k, keys.begin, item.head);
-        task.d_v = rows_of(call.d_v, keys.begin, item.head);
+        task.d_o = rows_of(call.d_o, shape.element_type, queries.begin, item.head);
+        task.d_q = rows_of(call.d_q, shape.element_type, queries.begin, item.head);
+        task.d_q_sum = rows_of(d_q_sum, ElementType::kFloat32, queries.begin, item.head);
+        task.d_k = rows_of(call.d_k, shape.element_type, keys.begin, item.head);
+        task.d_v = rows_of(call.d_v, shape.element_type, keys.begin, item.head);
         if (call.lse != nullptr) task.lse = call.lse + lse_offset(shape, item.cell, item.head);
         if (want_bias)
           task.d_bias = &sums[first_sum[static_cast<size_t>(item.cell)] +

@@ -166,7 +166,7 @@ void backward(const HeadTask& task, Range key_range, float* scratch) {
           zero(queries.d_q, static_cast<size_t>(kQueryBlock) * static_cast<size_t>(row_stride));
         } else {
           wait_for_block(*task.done_before, block);
-          copy_rows(task.d_q, query, queries.count, query_rows, width, 1.0F, queries.d_q);
+          copy_rows(task.d_q_sum, query, queries.count, query_rows, width, 1.0F, queries.d_q);
           if (task.d_bias != nullptr) d_bias = task.d_bias[block];
         }
       }
@@ -174,7 +174,10 @@ void backward(const HeadTask& task, Range key_range, float* scratch) {
       multiply<Left::kRowMajor, true>(query_rows, width.padded, count, d_scores, kScoreStride,
                                       row_major(keys.k + row, row_stride), queries.d_q, row_stride);
     }
-    write_rows(queries.d_q, queries.count, width, last_keys ? task.scale : 1.0F, task.d_q, query);
+    if (last_keys)
+      write_rows(queries.d_q, queries.count, width, task.scale, task.d_q, query);
+    else
+      write_rows(queries.d_q, queries.count, width, 1.0F, task.d_q_sum, query);
     if (task.d_bias != nullptr) task.d_bias[block] = d_bias;
     if (!last_keys) block_is_done(*task.done, block);
   }

@@ -36,19 +36,28 @@ struct Arena {
   }
 };
 
+template <class Element>
+void copy_rows_of(const Element* row, int64_t stride, int count, Width width, float factor, float* to) {
+  for (int i = 0; i < count; ++i, row += stride, to += width.row_stride) {
+    int d = 0;
+    for (; d + kLanes <= width.used; d += kLanes) store(to + d, factor * load(row + d));
+    for (; d < width.used; ++d) to[d] = factor * widened(row[d]);
+    for (; d < width.padded; ++d) to[d] = 0.0F;
+  }
+}
+
 /// factor times rows [begin, begin + count) of `from`, then zero rows up to padded_count; zero columns up to
 /// the padded width.
 void copy_rows(HeadRows from, int64_t begin, int count, int padded_count, Width width, float factor,
                float* to) {
-  for (int i = 0; i < padded_count; ++i, to += width.row_stride) {
-    const float* row = from.data + (begin + i) * from.stride;
-    int d = 0;
-    if (i < count) {
-      for (; d + kLanes <= width.used; d += kLanes) store(to + d, factor * load(row + d));
-      for (; d < width.used; ++d) to[d] = factor * row[d];
-    }
-    for (; d < width.padded; ++d) to[d] = 0.0F;
-  }
+  if (from.type == ElementType::kBFloat16)
+    copy_rows_of(static_cast<const uint16_t*>(from.data) + begin * from.stride, from.stride, count, width,
+                 factor, to);
+  else
+    copy_rows_of(static_cast<const float*>(from.data) + begin * from.stride, from.stride, count, width,
+                 factor, to);
+  for (int i = count; i < padded_count; ++i)
+    for (int d = 0; d < width.padded; d += kLanes) store(to + i * width.row_stride + d, Vector{});
 }
 
 /// Floats of `rows` rows packed by pack_transposed.
@@ -70,11 +79,17 @@ void pack_transposed(const float* from, int rows, Width width, float* to) {
 }
 Right packed(const float* data, Width width) { return {data, kPanel, ptrdiff_t{width.used} * kPanel}; }
 
+template <class Element>
+void write_rows_of(const float* from, int count, Width width, float factor, Element* row, int64_t stride) {
+  for (int i = 0; i < count; ++i, row += stride, from += width.row_stride)
+    for (int d = 0; d < width.used; ++d) narrow(factor * from[d], row + d);
+}
+
 void write_rows(const float* from, int count, Width width, float factor, HeadRows to, int64_t begin) {
-  for (int i = 0; i < count; ++i) {
-    float* row = to.data + (begin + i) * to.stride;
-    for (int d = 0; d < width.used; ++d) row[d] = factor * from[i * width.row_stride + d];
-  }
+  if (to.type == ElementType::kBFloat16)
+    write_rows_of(from, count, width, factor, static_cast<uint16_t*>(to.data) + begin * to.stride, to.stride);
+  else
+    write_rows_of(from, count, width, factor, static_cast<float*>(to.data) + begin * to.stride, to.stride);
 }
 
 void zero(float* to, size_t count) {

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/attention.h"
+
 namespace scrna::kernels {
 
 // Queries that are in cache together, and keys that meet them. Measured at 2,048 tokens on one core of a Zen
@@ -16,10 +18,12 @@ constexpr int kForwardKeys = 64;
 constexpr int kQueryBlock = 64;  // backward
 constexpr int kKeyBlock = 128;   // backward
 
-/// Rows of one operand of one head of one cell: row i at data + i * stride, head_width contiguous floats.
+/// Rows of one operand of one head of one cell: row i at element i * stride, head_width contiguous elements
+/// of type (fp32 or bf16).
 struct HeadRows {
-  float* data;
+  void* data;
   int64_t stride;
+  ElementType type;
 };
 
 /// How many blocks of queries an item of the backward pass is done with; the item with the next keys of the
@@ -32,6 +36,7 @@ void block_is_done(BlocksDone& done, int64_t block);
 
 struct HeadTask {
   HeadRows q, k, v, o, d_o, d_q, d_k, d_v;
+  HeadRows d_q_sum;  // fp32; d_q itself where that is fp32
   int64_t num_queries;
   int64_t num_keys;
   int head_width;

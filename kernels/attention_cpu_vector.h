@@ -31,6 +31,23 @@ using Unaligned = float __attribute__((vector_size(kLanes * 4), aligned(4), may_
 SCRNA_INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 SCRNA_INLINE void store(float* p, Vector x) { *reinterpret_cast<Unaligned*>(p) = x; }
 SCRNA_INLINE Vector broadcast(float x) { return x - Vector{}; }
+
+/// bf16 in memory is the upper half of an fp32: widening is exact, narrowing rounds to nearest, ties to even,
+/// and makes every NaN the same.
+using Halves = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+SCRNA_INLINE Vector load(const uint16_t* p) {
+  return reinterpret_cast<Vector>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), IntVector)
+                                  << 16);
+}
+SCRNA_INLINE float widened(uint16_t x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16); }
+SCRNA_INLINE float widened(float x) { return x; }
+SCRNA_INLINE void narrow(float x, uint16_t* to) {
+  const auto bits = __builtin_bit_cast(uint32_t, x);
+  const uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
+  *to = static_cast<uint16_t>(x != x ? 0x7FC0U : rounded);
+}
+SCRNA_INLINE void narrow(float x, float* to) { *to = x; }
+
 /// Both keep a NaN of x.
 SCRNA_INLINE Vector at_least(Vector x, Vector low) { return x < low ? low : x; }
 SCRNA_INLINE Vector at_most(Vector x, Vector high) { return x > high ? high : x; }
