@@ -53,12 +53,16 @@ kernels::AttentionShape kernel_shape(const AttentionCall& call, const at::Tensor
 
 kernels::CpuAttentionOptions cpu_options() { return {.num_threads = at::get_num_threads()}; }
 
-/// What the CPU kernel reads in place: fp32 and bf16. fp16 is converted.
-bool cpu_reads(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
-at::Tensor cpu_readable(const at::Tensor& x) { return cpu_reads(x.scalar_type()) ? x : x.to(at::kFloat); }
+/// x itself where the CPU kernel reads it in place, otherwise in fp32: fp16, which it does not know, and bf16
+/// for softmax, whose backward pass needs O unrounded (d_q of the rounded O is up to 1.6 times as far off as
+/// the rounding of d_q itself).
+at::Tensor cpu_readable(const AttentionCall& call, const at::Tensor& x) {
+  const bool in_place = x.scalar_type() == at::kBFloat16 && call.options.kind == AttentionKind::kSigmoid;
+  return in_place ? x : x.to(at::kFloat);
+}
 
 void forward_cpu(const AttentionCall& call, const AttentionOperands& in, AttentionOutputs& out) {
-  const at::Tensor q = cpu_readable(in.q), k = cpu_readable(in.k), v = cpu_readable(in.v);
+  const at::Tensor q = cpu_readable(call, in.q), k = cpu_readable(call, in.k), v = cpu_readable(call, in.v);
   const bool same_type = q.scalar_type() == out.o.scalar_type();
   const at::Tensor o = same_type ? out.o : at::empty(q.sizes(), q.options());
   if (call.options.kind == AttentionKind::kSoftmax) {
@@ -78,7 +82,7 @@ void forward_cpu(const AttentionCall& call, const AttentionOperands& in, Attenti
 void backward_cpu(const AttentionCall& call, const AttentionOperands& in, const at::Tensor& d_o,
                   const AttentionOutputs& out, const AttentionOperands& gradients,
                   const at::Tensor& d_cell_bias) {
-  const at::Tensor q = cpu_readable(in.q), k = cpu_readable(in.k), v = cpu_readable(in.v);
+  const at::Tensor q = cpu_readable(call, in.q), k = cpu_readable(call, in.k), v = cpu_readable(call, in.v);
   at::Tensor d_o_readable = d_o.to(q.scalar_type());
   if (d_o_readable.stride(2) != 1) d_o_readable = d_o_readable.contiguous();
   const bool same_type = q.scalar_type() == in.q.scalar_type();
