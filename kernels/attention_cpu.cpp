@@ -197,17 +197,17 @@ std::vector<Item> backward_items(const AttentionShape& shape, int64_t keys) {
 
 /// On cache lines of its own: the items of a head poll each other's.
 struct alignas(64) BlocksDone {
-  std::atomic<int64_t> count = 0;
+  std::atomic<int32_t> count = 0;  // the width that the system can wait for
 };
 
 void wait_for_block(const BlocksDone& done, int64_t block) {
-  for (int64_t count = done.count.load(std::memory_order_acquire); count <= block;
+  for (int32_t count = done.count.load(std::memory_order_acquire); count <= block;
        count = done.count.load(std::memory_order_acquire))
     done.count.wait(count, std::memory_order_acquire);
 }
 
 void block_is_done(BlocksDone& done, int64_t block) {
-  done.count.store(block + 1, std::memory_order_release);
+  done.count.store(static_cast<int32_t>(block + 1), std::memory_order_release);
   done.count.notify_one();
 }
 
