@@ -1,15 +1,17 @@
 // Cuts a CPU attention call into work items, longest first, and runs them on OpenMP threads.
 //
-// Forward: one item for each (cell, head, block of queries). Backward: one item for each (cell, head), which
-// makes every product once; a head that is too large a share of the whole for that (few heads, long cells,
-// many threads) is cut into items that make d_q and items that make d_k and d_v, which costs 7 products
-// instead of 5 but needs no atomics. All items add in the same order, so the cut changes no bit of the
-// result.
+// Forward: one item for each (cell, head, block of queries). Backward: one item for each (cell, head, range
+// of keys), short enough for its cache and for all threads to get their share; the ranges of a head follow
+// each other through its blocks of queries, so every sum has one order and the cut changes no bit of the
+// result. Few heads and many threads are no special case: no product is made twice and nothing is added
+// atomically.
 #include "kernels/attention_cpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -20,15 +22,16 @@
 namespace scrna::kernels {
 namespace {
 
-constexpr int64_t kKeysOfSplitItem = 4 * kKeyBlock;  // amortises packing the queries again for every item
+/// Keys of one item of the backward pass. Its five arrays [keys, K] take 0.4 MB at width 64 and 0.7 MB at 128
+/// and should stay in the core's second cache, while the item's queries pass by.
+constexpr int64_t kKeysOfItem = 2 * kKeyBlock;
+/// Items of the backward pass that every thread should get, for even shares.
+constexpr int64_t kItemsPerThread = 4;
 
 struct Item {
   int64_t cell = 0;
   int64_t head = 0;
-  Range queries{};
-  Range keys{};
-  bool want_query = true;
-  bool want_key = true;
+  Range range{};  // forward: queries; backward: keys
   double cost = 0.0;
 };
 
@@ -42,10 +45,13 @@ Cell cell_of(const Ragged& ragged, int64_t cell) {
   return {ragged.cu_seqlens[cell], int64_t{ragged.cu_seqlens[cell + 1]} - ragged.cu_seqlens[cell]};
 }
 
-HeadRows rows_of(const TokenView& view, int64_t first_token, int64_t head) {
-  auto* data = static_cast<float*>(view.data);
-  if (data == nullptr) return {nullptr, 0};
-  return {data + first_token * view.token_stride + head * view.head_stride, view.token_stride};
+size_t bytes_of(ElementType type) { return type == ElementType::kBFloat16 ? 2 : 4; }
+
+HeadRows rows_of(const TokenView& view, ElementType type, int64_t first_token, int64_t head) {
+  if (view.data == nullptr) return {nullptr, 0, type};
+  const int64_t first = first_token * view.token_stride + head * view.head_stride;
+  return {static_cast<std::byte*>(view.data) + first * static_cast<int64_t>(bytes_of(type)),
+          view.token_stride, type};
 }
 
 float bias_of(const AttentionShape& shape, int64_t cell, int64_t num_keys) {
@@ -82,10 +88,10 @@ HeadTask head_task(const AttentionShape& shape, const TokenView& q, const TokenV
   const Cell queries = cell_of(shape.query, cell);
   const Cell keys = cell_of(shape.key, cell);
   HeadTask task{};
-  task.q = rows_of(q, queries.begin, head);
-  task.k = rows_of(k, keys.begin, head);
-  task.v = rows_of(v, keys.begin, head);
-  task.o = rows_of(o, queries.begin, head);
+  task.q = rows_of(q, shape.element_type, queries.begin, head);
+  task.k = rows_of(k, shape.element_type, keys.begin, head);
+  task.v = rows_of(v, shape.element_type, keys.begin, head);
+  task.o = rows_of(o, shape.element_type, queries.begin, head);
   task.num_queries = queries.length;
   task.num_keys = keys.length;
   task.head_width = static_cast<int>(shape.head_width);
@@ -112,7 +118,8 @@ void zero_rows(const TokenView& view, const AttentionShape& shape, const Ragged&
     const int64_t first = cell_of(other, b).length > 0 ? cell.begin + cell.length : cell.begin;
     for (int64_t token = first; token < end; ++token)
       for (int64_t head = 0; head < shape.num_heads; ++head)
-        std::fill_n(rows_of(view, token, head).data, shape.head_width, 0.0F);
+        std::memset(rows_of(view, shape.element_type, token, head).data, 0,
+                    static_cast<size_t>(shape.head_width) * bytes_of(shape.element_type));
   }
 }
 
@@ -120,7 +127,8 @@ void longest_first(std::vector<Item>& items) {
   std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.cost > b.cost; });
 }
 
-/// Runs body(item, scratch of the thread) for all items.
+/// Runs body(index of the item, scratch of the thread) for all items. An item begins only after all before it
+/// have begun.
 template <class Body>
 void run(const std::vector<Item>& items, size_t scratch_floats, int num_threads, Body body) {
   const int threads = static_cast<int>(std::min(static_cast<size_t>(num_threads), items.size()));
@@ -132,9 +140,10 @@ void run(const std::vector<Item>& items, size_t scratch_floats, int num_threads,
       std::make_unique_for_overwrite<float[]>(per_thread * static_cast<size_t>(threads) + kPage);
   const size_t misaligned = reinterpret_cast<uintptr_t>(scratch.get()) / sizeof(float) % kPage;
   float* const aligned = scratch.get() + (kPage - misaligned);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (size_t i = 0; i < items.size(); ++i)
-    body(items[i], aligned + per_thread * static_cast<size_t>(omp_get_thread_num()));
+  std::atomic<size_t> next = 0;  // an OpenMP loop promises no order between threads
+#pragma omp parallel num_threads(threads)
+  for (size_t i = next.fetch_add(1); i < items.size(); i = next.fetch_add(1))
+    body(i, aligned + per_thread * static_cast<size_t>(omp_get_thread_num()));
 }
 
 std::vector<Item> forward_items(const AttentionShape& shape) {
@@ -144,55 +153,63 @@ std::vector<Item> forward_items(const AttentionShape& shape) {
     const int64_t num_keys = cell_of(shape.key, cell).length;
     if (num_keys == 0) continue;
     for (int64_t head = 0; head < shape.num_heads; ++head)
-      for (int64_t begin = 0; begin < num_queries; begin += kQueryBlock) {
-        const Range queries{begin, std::min(begin + kQueryBlock, num_queries)};
-        const double cost = static_cast<double>(queries.end - begin) * static_cast<double>(num_keys);
+      for (int64_t begin = 0; begin < num_queries; begin += kForwardQueries) {
+        const int64_t end = std::min(begin + kForwardQueries, num_queries);
         items.push_back(
-            {.cell = cell, .head = head, .queries = queries, .keys = {0, num_keys}, .cost = cost});
+            {cell, head, {begin, end}, static_cast<double>(end - begin) * static_cast<double>(num_keys)});
       }
   }
   longest_first(items);
   return items;
 }
 
-std::vector<Item> backward_items(const AttentionShape& shape, int num_threads) {
-  double total = 0.0;
-  for (int64_t cell = 0; cell < shape.num_cells; ++cell)
-    total += static_cast<double>(cell_of(shape.query, cell).length) *
-             static_cast<double>(cell_of(shape.key, cell).length);
-  // A head longer than half of a thread's share of the work would leave threads idle at the end.
-  const double longest = total * static_cast<double>(shape.num_heads) / (2.0 * num_threads);
+/// Keys of one item of the backward pass: few enough for the cache (kKeysOfItem) and for all threads to get
+/// items.
+int64_t keys_of_item(const AttentionShape& shape, int num_threads) {
+  const auto num_items = [&](int64_t keys) {
+    int64_t count = 0;
+    for (int64_t cell = 0; cell < shape.num_cells; ++cell)
+      count += shape.num_heads * blocks(cell_of(shape.key, cell).length, keys);
+    return count;
+  };
+  const int64_t keys = shape.head_width <= 128 ? kKeysOfItem : kKeysOfItem / 2;
+  return num_items(keys) < kItemsPerThread * num_threads ? kKeyBlock : keys;
+}
+
+/// Items with the keys [0, keys) of every head of a cell come before those with the next keys: where one must
+/// wait for another, that one began a while ago.
+std::vector<Item> backward_items(const AttentionShape& shape, int64_t keys) {
   std::vector<Item> items;
   for (int64_t cell = 0; cell < shape.num_cells; ++cell) {
     const int64_t num_queries = cell_of(shape.query, cell).length;
     const int64_t num_keys = cell_of(shape.key, cell).length;
-    if (num_queries == 0 || num_keys == 0) continue;
-    const double cost = static_cast<double>(num_queries) * static_cast<double>(num_keys);
-    const bool whole = num_threads == 1 || cost <= longest;
-    for (int64_t head = 0; head < shape.num_heads; ++head) {
-      const auto add = [&](Range queries, Range keys, bool want_query, bool want_key, double share) {
-        items.push_back({cell, head, queries, keys, want_query, want_key, share});
-      };
-      if (whole) {
-        add({0, num_queries}, {0, num_keys}, true, true, cost);
-        continue;
-      }
-      for (int64_t begin = 0; begin < num_queries; begin += kQueryBlock) {
-        const int64_t end = std::min(begin + kQueryBlock, num_queries);
-        add({begin, end}, {0, num_keys}, true, false, 0.6 * static_cast<double>((end - begin) * num_keys));
-      }
-      for (int64_t begin = 0; begin < num_keys; begin += kKeysOfSplitItem) {
-        const int64_t end = std::min(begin + kKeysOfSplitItem, num_keys);
-        add({0, num_queries}, {begin, end}, false, true,
-            0.8 * static_cast<double>((end - begin) * num_queries));
-      }
-    }
+    if (num_queries == 0) continue;
+    const double cost = static_cast<double>(num_queries) * static_cast<double>(std::min(keys, num_keys));
+    for (int64_t begin = 0; begin < num_keys; begin += keys)
+      for (int64_t head = 0; head < shape.num_heads; ++head)
+        items.push_back({cell, head, {begin, std::min(begin + keys, num_keys)}, cost});
   }
-  longest_first(items);
+  longest_first(items);  // stable, and items of one cell cost the same: their order stays
   return items;
 }
 
 }  // namespace
+
+/// On cache lines of its own: the items of a head poll each other's.
+struct alignas(64) BlocksDone {
+  std::atomic<int32_t> count = 0;  // the width that the system can wait for
+};
+
+void wait_for_block(const BlocksDone& done, int64_t block) {
+  for (int32_t count = done.count.load(std::memory_order_acquire); count <= block;
+       count = done.count.load(std::memory_order_acquire))
+    done.count.wait(count, std::memory_order_acquire);
+}
+
+void block_is_done(BlocksDone& done, int64_t block) {
+  done.count.store(static_cast<int32_t>(block + 1), std::memory_order_release);
+  done.count.notify_one();
+}
 
 bool cpu_vectors_supported(CpuVectors vectors) {
 #ifdef SCRNA_CPU_X86_64
@@ -213,11 +230,13 @@ void attention_forward_cpu(const AttentionForward& call, const CpuAttentionOptio
   const AttentionShape& shape = call.shape;
   const CpuAttentionCode& code = code_for(options.vectors);
   zero_rows(call.o, shape, shape.query, shape.key, options.num_threads);
-  run(forward_items(shape), code.forward_scratch_floats(static_cast<int>(shape.head_width)),
-      options.num_threads, [&](const Item& item, float* scratch) {
+  const std::vector<Item> items = forward_items(shape);
+  run(items, code.forward_scratch_floats(static_cast<int>(shape.head_width)), options.num_threads,
+      [&](size_t i, float* scratch) {
+        const Item& item = items[i];
         HeadTask task = head_task(shape, call.q, call.k, call.v, call.o, item.cell, item.head);
         if (call.lse != nullptr) task.new_lse = call.lse + lse_offset(shape, item.cell, item.head);
-        code.forward(task, item.queries, scratch);
+        code.forward(task, item.range, scratch);
       });
 }
 
@@ -237,26 +256,38 @@ void attention_backward_cpu(const AttentionBackward& call, const CpuAttentionOpt
         static_cast<size_t>(shape.num_heads * blocks(cell_of(shape.query, cell).length, kQueryBlock)));
   std::vector<double> sums(first_sum.back());
 
-  const std::vector<Item> items = backward_items(shape, options.num_threads);
-  size_t scratch_floats = 0;
-  for (const Item& item : items)
-    scratch_floats = std::max(
-        scratch_floats, code.backward_scratch_floats(static_cast<int>(shape.head_width),
-                                                     item.want_key ? item.keys.end - item.keys.begin : 0));
-  run(items, scratch_floats, options.num_threads, [&](const Item& item, float* scratch) {
-    HeadTask task = head_task(shape, call.q, call.k, call.v, call.o, item.cell, item.head);
-    const Cell queries = cell_of(shape.query, item.cell);
-    const Cell keys = cell_of(shape.key, item.cell);
-    task.d_o = rows_of(call.d_o, queries.begin, item.head);
-    task.d_q = rows_of(call.d_q, queries.begin, item.head);
-    task.d_k = rows_of(call.d_k, keys.begin, item.head);
-    task.d_v = rows_of(call.d_v, keys.begin, item.head);
-    if (call.lse != nullptr) task.lse = call.lse + lse_offset(shape, item.cell, item.head);
-    if (want_bias)
-      task.d_bias = &sums[first_sum[static_cast<size_t>(item.cell)] +
-                          static_cast<size_t>(item.head * blocks(queries.length, kQueryBlock))];
-    code.backward(task, item.queries, item.keys, item.want_query, item.want_key, scratch);
-  });
+  const int64_t keys_each = keys_of_item(shape, options.num_threads);
+  const std::vector<Item> items = backward_items(shape, keys_each);
+  std::vector<BlocksDone> done(items.size());
+  const auto heads = static_cast<size_t>(shape.num_heads);
+  // Sums of d_q are fp32 from one item to the next.
+  std::unique_ptr<float[]> d_q_sums;
+  TokenView d_q_sum = call.d_q;
+  if (shape.element_type != ElementType::kFloat32) {
+    const int64_t token_stride = shape.num_heads * shape.head_width;
+    d_q_sums =
+        std::make_unique_for_overwrite<float[]>(static_cast<size_t>(shape.query.total_tokens * token_stride));
+    d_q_sum = {d_q_sums.get(), token_stride, shape.head_width};
+  }
+  run(items, code.backward_scratch_floats(static_cast<int>(shape.head_width), static_cast<int>(keys_each)),
+      options.num_threads, [&](size_t i, float* scratch) {
+        const Item& item = items[i];
+        HeadTask task = head_task(shape, call.q, call.k, call.v, call.o, item.cell, item.head);
+        const Cell queries = cell_of(shape.query, item.cell);
+        const Cell keys = cell_of(shape.key, item.cell);
+        task.d_o = rows_of(call.d_o, shape.element_type, queries.begin, item.head);
+        task.d_q = rows_of(call.d_q, shape.element_type, queries.begin, item.head);
+        task.d_q_sum = rows_of(d_q_sum, ElementType::kFloat32, queries.begin, item.head);
+        task.d_k = rows_of(call.d_k, shape.element_type, keys.begin, item.head);
+        task.d_v = rows_of(call.d_v, shape.element_type, keys.begin, item.head);
+        if (call.lse != nullptr) task.lse = call.lse + lse_offset(shape, item.cell, item.head);
+        if (want_bias)
+          task.d_bias = &sums[first_sum[static_cast<size_t>(item.cell)] +
+                              static_cast<size_t>(item.head * blocks(queries.length, kQueryBlock))];
+        if (item.range.begin > 0) task.done_before = &done[i - heads];
+        task.done = &done[i];
+        code.backward(task, item.range, scratch);
+      });
   for (size_t cell = 0; want_bias && cell < static_cast<size_t>(shape.num_cells); ++cell) {
     double sum = 0.0;
     for (size_t i = first_sum[cell]; i < first_sum[cell + 1]; ++i) sum += sums[i];

@@ -1,5 +1,6 @@
 // The CPU attention for AVX-512.
-#include "kernels/attention_cpu_block.h"
+#include "kernels/attention_cpu_backward.h"
+#include "kernels/attention_cpu_forward.h"
 
 namespace scrna::kernels {
 

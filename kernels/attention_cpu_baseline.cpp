@@ -1,5 +1,6 @@
 // The CPU attention for the plain instruction set of the build (SSE2 on x86-64, NEON on ARM).
-#include "kernels/attention_cpu_block.h"
+#include "kernels/attention_cpu_backward.h"
+#include "kernels/attention_cpu_forward.h"
 
 namespace scrna::kernels {
 

@@ -31,9 +31,36 @@ using Unaligned = float __attribute__((vector_size(kLanes * 4), aligned(4), may_
 SCRNA_INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 SCRNA_INLINE void store(float* p, Vector x) { *reinterpret_cast<Unaligned*>(p) = x; }
 SCRNA_INLINE Vector broadcast(float x) { return x - Vector{}; }
+
+/// bf16 in memory is the upper half of an fp32: widening is exact, narrowing rounds to nearest, ties to even,
+/// and makes every NaN the same.
+using Halves = uint16_t __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+SCRNA_INLINE Vector load(const uint16_t* p) {
+  return reinterpret_cast<Vector>(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), IntVector)
+                                  << 16);
+}
+SCRNA_INLINE float widened(uint16_t x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16); }
+SCRNA_INLINE float widened(float x) { return x; }
+SCRNA_INLINE void narrow(float x, uint16_t* to) {
+  const auto bits = __builtin_bit_cast(uint32_t, x);
+  const uint32_t rounded = (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
+  *to = static_cast<uint16_t>(x != x ? 0x7FC0U : rounded);
+}
+SCRNA_INLINE void narrow(float x, float* to) { *to = x; }
+
 /// Both keep a NaN of x.
 SCRNA_INLINE Vector at_least(Vector x, Vector low) { return x < low ? low : x; }
 SCRNA_INLINE Vector at_most(Vector x, Vector high) { return x > high ? high : x; }
+
+/// The lanes of x, added pairwise.
+SCRNA_INLINE float sum_of_lanes(Vector x) {
+  float lanes[kLanes];
+  store(lanes, x);
+#pragma GCC unroll 16
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
 
 /// exp(x) stays a normal number, and its reciprocal too, for |x| up to this.
 constexpr float kExpLimit = 87.3F;
@@ -107,18 +134,33 @@ SCRNA_INLINE void multiply_tile(const float* a, ptrdiff_t lda, const float* b, p
     for (int n = 0; n < kVectors; ++n) store(c + m * ldc + n * kLanes, sum[m][n]);
 }
 
+/// Columns of a tile.
+constexpr int kPanel = 2 * kLanes;
+
+/// The right operand of a product, in panels of kPanel columns: element (depth, column) at column / kPanel *
+/// panel + depth * stride + column % kPanel. Row-major: panel = kPanel. Packed: stride = kPanel, panel =
+/// depth * kPanel; a tile then reads one line of memory after the other, which no stride can make collide in
+/// the cache.
+struct Right {
+  const float* data;
+  ptrdiff_t stride;
+  ptrdiff_t panel;
+};
+SCRNA_INLINE Right row_major(const float* data, ptrdiff_t stride) { return {data, stride, kPanel}; }
+
 /// C[rows, columns] = (kAdd ? C : 0) + A B. rows: a multiple of kTileRows; columns: a multiple of kLanes.
 template <Left kLeft, bool kAdd>
-void multiply(int rows, int columns, int depth, const float* a, ptrdiff_t lda, const float* b, ptrdiff_t ldb,
-              float* c, ptrdiff_t ldc) {
+void multiply(int rows, int columns, int depth, const float* a, ptrdiff_t lda, Right b, float* c,
+              ptrdiff_t ldc) {
   const ptrdiff_t row_step = kLeft == Left::kRowMajor ? lda : 1;
+  const float* panel = b.data;
   int n = 0;
-  for (; n + 2 * kLanes <= columns; n += 2 * kLanes)
+  for (; n + kPanel <= columns; n += kPanel, panel += b.panel)
     for (int m = 0; m < rows; m += kTileRows)
-      multiply_tile<kLeft, kAdd, 2>(a + m * row_step, lda, b + n, ldb, depth, c + m * ldc + n, ldc);
+      multiply_tile<kLeft, kAdd, 2>(a + m * row_step, lda, panel, b.stride, depth, c + m * ldc + n, ldc);
   if (n < columns)
     for (int m = 0; m < rows; m += kTileRows)
-      multiply_tile<kLeft, kAdd, 1>(a + m * row_step, lda, b + n, ldb, depth, c + m * ldc + n, ldc);
+      multiply_tile<kLeft, kAdd, 1>(a + m * row_step, lda, panel, b.stride, depth, c + m * ldc + n, ldc);
 }
 
 constexpr int round_up(int x, int step) { return (x + step - 1) / step * step; }

@@ -53,15 +53,21 @@ kernels::AttentionShape kernel_shape(const AttentionCall& call, const at::Tensor
 
 kernels::CpuAttentionOptions cpu_options() { return {.num_threads = at::get_num_threads()}; }
 
+/// x itself where the CPU kernel reads it in place, otherwise in fp32: fp16, which it does not know, and bf16
+/// for softmax, whose backward pass needs O unrounded (d_q of the rounded O is up to 1.6 times as far off as
+/// the rounding of d_q itself).
+at::Tensor cpu_readable(const AttentionCall& call, const at::Tensor& x) {
+  const bool in_place = x.scalar_type() == at::kBFloat16 && call.options.kind == AttentionKind::kSigmoid;
+  return in_place ? x : x.to(at::kFloat);
+}
+
 void forward_cpu(const AttentionCall& call, const AttentionOperands& in, AttentionOutputs& out) {
-  const at::Tensor q = in.q.to(at::kFloat);
-  const at::Tensor k = in.k.to(at::kFloat);
-  const at::Tensor v = in.v.to(at::kFloat);
-  const bool same_type = in.q.scalar_type() == at::kFloat;
+  const at::Tensor q = cpu_readable(call, in.q), k = cpu_readable(call, in.k), v = cpu_readable(call, in.v);
+  const bool same_type = q.scalar_type() == out.o.scalar_type();
   const at::Tensor o = same_type ? out.o : at::empty(q.sizes(), q.options());
   if (call.options.kind == AttentionKind::kSoftmax) {
     out.kernel_o = o;
-    out.lse = at::empty({q.size(1), q.size(0)}, q.options());
+    out.lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
   }
   kernels::attention_forward_cpu({.shape = kernel_shape(call, q),
                                   .q = view_of(q),
@@ -76,12 +82,10 @@ void forward_cpu(const AttentionCall& call, const AttentionOperands& in, Attenti
 void backward_cpu(const AttentionCall& call, const AttentionOperands& in, const at::Tensor& d_o,
                   const AttentionOutputs& out, const AttentionOperands& gradients,
                   const at::Tensor& d_cell_bias) {
-  const bool same_type = in.q.scalar_type() == at::kFloat;
-  const at::Tensor q = in.q.to(at::kFloat);
-  const at::Tensor k = in.k.to(at::kFloat);
-  const at::Tensor v = in.v.to(at::kFloat);
-  at::Tensor d_o_float = d_o.to(at::kFloat);
-  if (d_o_float.stride(2) != 1) d_o_float = d_o_float.contiguous();
+  const at::Tensor q = cpu_readable(call, in.q), k = cpu_readable(call, in.k), v = cpu_readable(call, in.v);
+  at::Tensor d_o_readable = d_o.to(q.scalar_type());
+  if (d_o_readable.stride(2) != 1) d_o_readable = d_o_readable.contiguous();
+  const bool same_type = q.scalar_type() == in.q.scalar_type();
   const auto like = [&](const at::Tensor& x) { return same_type ? x : at::empty(q.sizes(), q.options()); };
   const AttentionOperands written{like(gradients.q), like(gradients.k), like(gradients.v)};
   kernels::attention_backward_cpu(
@@ -89,7 +93,7 @@ void backward_cpu(const AttentionCall& call, const AttentionOperands& in, const 
        .q = view_of(q),
        .k = view_of(k),
        .v = view_of(v),
-       .d_o = view_of(d_o_float),
+       .d_o = view_of(d_o_readable),
        .d_q = view_of(written.q),
        .d_k = view_of(written.k),
        .d_v = view_of(written.v),

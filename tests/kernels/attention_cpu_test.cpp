@@ -1,6 +1,7 @@
 #include "kernels/attention_cpu.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -103,6 +104,79 @@ TEST(AttentionCpu, WithZeroQueriesTheOutputIsExactlyHalfTheSumOfTheValues) {
   attention_forward_cpu(problem.forward(), {.num_threads = 2});
   const std::vector<double> expected = problem.oracle().o;
   EXPECT_EQ(problem.o.values(), expected);
+}
+
+/// x rounded to bf16: the nearer of its two neighbours, of equally near ones the even one.
+uint16_t rounded_to_bf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t low = bits >> 16 << 16;
+  const uint32_t high = low + 0x10000U;
+  const auto distance = [x](uint32_t y) {
+    return std::fabs(static_cast<double>(std::bit_cast<float>(y)) - static_cast<double>(x));
+  };
+  const bool up =
+      distance(high) < distance(low) || (distance(high) == distance(low) && (low >> 16 & 1U) == 1);
+  return static_cast<uint16_t>((up ? high : low) >> 16);
+}
+
+/// A GuardedTokens in bf16, with the same gaps; rounds what it is made from.
+struct HalfTokens {
+  explicit HalfTokens(test::GuardedTokens& from) : like(from) {
+    for (float& x : from.buffer()) {
+      const bool poison = std::bit_cast<uint32_t>(x) == test::GuardedTokens::kPoison;
+      halves.push_back(poison ? kPoison : rounded_to_bf16(x));
+      if (!poison) x = std::bit_cast<float>(uint32_t{halves.back()} << 16);
+    }
+  }
+  TokenView view() {
+    const TokenView floats = like.view();
+    const auto first = static_cast<float*>(floats.data) - like.buffer().data();
+    return {halves.data() + first, floats.token_stride, floats.head_stride};
+  }
+  /// The fp32 result rounded, and poison where that has poison.
+  std::vector<uint16_t> expected() const {
+    std::vector<uint16_t> x;
+    for (const float value : like.buffer())
+      x.push_back(std::bit_cast<uint32_t>(value) == test::GuardedTokens::kPoison ? kPoison
+                                                                                 : rounded_to_bf16(value));
+    return x;
+  }
+  static constexpr uint16_t kPoison = 0x7FDE;  // a NaN that no result is
+  test::GuardedTokens& like;
+  std::vector<uint16_t> halves;
+};
+
+TEST(AttentionCpu, InBf16EveryResultIsTheFp32ResultRounded) {
+  for (const auto kind : {AttentionKind::kSigmoid, AttentionKind::kSoftmax})
+    for (AttentionCase c : {AttentionCase{.name = "ranges", .query_lengths = {600, 31}},
+                            AttentionCase{.name = "width", .query_lengths = {65, 0, 9}, .width = 27},
+                            AttentionCase{.name = "padded", .query_lengths = {130, 2}, .extra_padding = 3}})
+      for (const CpuVectors vectors : supported_vectors()) {
+        c.kind = kind;
+        SCOPED_TRACE(c.name + " vectors " + std::to_string(static_cast<int>(vectors)));
+        HostAttention problem(c);
+        HalfTokens q(problem.q), k(problem.k), v(problem.v), d_o(problem.d_o);
+        HalfTokens d_q(problem.d_q), d_k(problem.d_k), d_v(problem.d_v), o(problem.o);
+        const CpuAttentionOptions options{.num_threads = 3, .vectors = vectors};
+        AttentionForward forward = problem.forward();
+        attention_forward_cpu(forward, options);
+        forward.shape.element_type = ElementType::kBFloat16;
+        forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.o = o.view();
+        attention_forward_cpu(forward, options);
+        EXPECT_EQ(o.halves, o.expected());
+
+        const HalfTokens rounded(problem.o);  // softmax in fp32 now reads the O that bf16 reads
+        AttentionBackward backward = problem.backward();
+        attention_backward_cpu(backward, options);
+        backward.shape.element_type = ElementType::kBFloat16;
+        backward.q = q.view(), backward.k = k.view(), backward.v = v.view(), backward.d_o = d_o.view();
+        backward.o = o.view();
+        backward.d_q = d_q.view(), backward.d_k = d_k.view(), backward.d_v = d_v.view();
+        attention_backward_cpu(backward, options);
+        EXPECT_EQ(d_q.halves, d_q.expected());
+        EXPECT_EQ(d_k.halves, d_k.expected());
+        EXPECT_EQ(d_v.halves, d_v.expected());
+      }
 }
 
 /// O of one query and one key with K = 1, v = 1, k = 1: sigmoid of the query itself.
