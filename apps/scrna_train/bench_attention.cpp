@@ -34,15 +34,17 @@ ExitCode bench_attention(const BenchAttentionCommand& command, const bench::Atte
   bench::AttentionBench attention(options);
   const bench::Machine machine = attention.on_gpu() ? bench::gpu_machine() : bench::cpu_machine();
   print(attention_table_head(attention, machine));
-  std::size_t num_done = 0;
-  const auto results = attention.run([&](const bench::AttentionRowResult& result, double seconds) {
+  std::vector<bench::AttentionRowResult> results;
+  attention.run([&](const bench::AttentionRowResult& result, double seconds) {
+    results.push_back(result);
     print(attention_table_line(attention, result));
-    log::info("[bench] {} of {} rows: {}, {:.1f} s", ++num_done, attention.rows().size(), result.row.name,
+    // After every row: what was measured outlives a peer that ends the program.
+    if (!command.json.empty())
+      write_file_atomically(command.json, attention_json(attention, machine, results).dump(1) + "\n");
+    log::info("[bench] {} of {} rows: {}, {:.1f} s", results.size(), attention.rows().size(), result.row.name,
               seconds);
   });
   print(attention_table_foot(attention, results));
-  if (!command.json.empty())
-    write_file_atomically(command.json, attention_json(attention, machine, results).dump(1) + "\n");
   return ExitCode::kDone;
 }
 

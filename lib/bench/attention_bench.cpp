@@ -181,19 +181,15 @@ AttentionBench::AttentionBench(AttentionBenchOptions options) : options_(std::mo
   forms_ = gpu ? gpu_forms(options_) : cpu_forms();
 }
 
-std::vector<AttentionRowResult> AttentionBench::run(
-    const std::function<void(const AttentionRowResult&, double seconds)>& done) {
+void AttentionBench::run(const std::function<void(const AttentionRowResult&, double seconds)>& done) {
   const at::Device device = on_gpu() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
   std::optional<GpuTimer> timer;
   if (on_gpu()) timer.emplace(options_.measure_ms);
-  std::vector<AttentionRowResult> results;
   for (const AttentionRow& row : rows_) {
     const double start = now_seconds();
     RowRun run(row, forms_, device, scalar_type(options_.dtype));
-    results.push_back({row, timer ? run.on_gpu(*timer) : run.on_cpu(options_.measure_ms)});
-    done(results.back(), now_seconds() - start);
+    done({row, timer ? run.on_gpu(*timer) : run.on_cpu(options_.measure_ms)}, now_seconds() - start);
   }
-  return results;
 }
 
 double relative_distance(const at::Tensor& a, const at::Tensor& b) {

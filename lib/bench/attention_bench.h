@@ -86,8 +86,7 @@ class AttentionBench {
 
   /// Blocks; calls `done` after each row. Throws DeviceError when one of our own forms fails; what a peer
   /// throws becomes the problem of its measurement.
-  std::vector<AttentionRowResult> run(
-      const std::function<void(const AttentionRowResult&, double seconds)>& done);
+  void run(const std::function<void(const AttentionRowResult&, double seconds)>& done);
 
  private:
   AttentionBenchOptions options_;

@@ -3,8 +3,6 @@
 #include <optional>
 #include <utility>
 
-#include <ATen/ops/_cudnn_attention_backward.h>
-#include <ATen/ops/_cudnn_attention_forward.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
@@ -44,7 +42,7 @@ AttentionPasses prepare_flash(const AttentionProblem& problem) {
           .valid_tokens = [batched](const at::Tensor& x) { return batched ? x.flatten(0, 1) : x; }};
 }
 
-AttentionPasses prepare_cudnn_batch(const AttentionProblem& problem) {
+AttentionPasses prepare_cudnn(const AttentionProblem& problem) {
   const auto heads_first = [&](const at::Tensor& x) { return as_batch(x, problem).transpose(1, 2); };
   const at::Tensor q = heads_first(problem.part(0)), k = heads_first(problem.part(1));
   const at::Tensor v = heads_first(problem.part(2)), d_o = heads_first(problem.d_o);
@@ -64,25 +62,6 @@ AttentionPasses prepare_cudnn_batch(const AttentionProblem& problem) {
           .valid_tokens = [](const at::Tensor& x) { return x.transpose(1, 2).flatten(0, 1); }};
 }
 
-AttentionPasses prepare_cudnn_pack(const AttentionProblem& problem) {
-  const at::Tensor q = problem.part(0), k = problem.part(1), v = problem.part(2), d_o = problem.d_o;
-  const at::Tensor begins = problem.cu_seqlens;
-  const int64_t longest = problem.max_length;
-  const auto forward = [=] {
-    return at::_cudnn_attention_forward(q, k, v, std::nullopt, begins, begins, longest, longest,
-                                        /*compute_log_sumexp=*/true);
-  };
-  const auto out = forward();
-  return {.forward = [=] { return std::get<0>(forward()); },
-          .backward =
-              [=] {
-                const auto gradients = at::_cudnn_attention_backward(
-                    d_o, q, k, v, std::get<0>(out), std::get<1>(out), std::get<6>(out), std::get<7>(out),
-                    at::Tensor(), begins, begins, longest, longest, 0.0, false);
-                return std::vector{std::get<0>(gradients), std::get<1>(gradients), std::get<2>(gradients)};
-              }};
-}
-
 }  // namespace
 
 AttentionForm libtorch_flash() {
@@ -99,11 +78,11 @@ AttentionForm libtorch_cudnn() {
           .title = "cuDNN",
           .kind = "softmax",
           .what = "cuDNN's attention as LibTorch calls it",
-          .missing = {},
-          .prepare = [](const AttentionProblem& problem) {
-            return problem.row.has_equal_lengths() ? prepare_cudnn_batch(problem)
-                                                   : prepare_cudnn_pack(problem);
-          }};
+          .missing =
+              [](const AttentionRow& row) {
+                return row.has_equal_lengths() ? std::string() : "LibTorch's call of it for packs is wrong";
+              },
+          .prepare = prepare_cudnn};
 }
 
 }  // namespace scrna::bench

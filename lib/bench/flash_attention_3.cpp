@@ -3,6 +3,7 @@
 // (built for the stable ABI of LibTorch) is opened by name and called through its schemas: arguments by name,
 // defaults for the rest. Its module needs Python's symbols only when Python imports it, hence the lazy
 // binding.
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -63,7 +64,7 @@ Operators load(const std::string& path) {
   const Operators operators{find_operator("flash_attn_3::fwd", path),
                             find_operator("flash_attn_3::bwd", path)};
   const std::vector<std::string> lengths{"cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k"};
-  check_arguments(operators.forward, {"q", "k", "v"}, path);
+  check_arguments(operators.forward, {"q", "k", "v", "softmax_scale", "num_splits"}, path);
   check_arguments(operators.forward, lengths, path);
   check_arguments(operators.backward, {"dout", "q", "k", "v", "out", "softmax_lse", "dq", "dk", "dv"}, path);
   check_arguments(operators.backward, lengths, path);
@@ -77,12 +78,14 @@ AttentionPasses prepare(const Operators& operators, const AttentionProblem& prob
   };
   Arguments arguments{
       {"q", shaped(problem.part(0))}, {"k", shaped(problem.part(1))}, {"v", shaped(problem.part(2))}};
+  arguments["softmax_scale"] = 1.0 / std::sqrt(static_cast<double>(problem.row.head_width));
   if (!batched) {
     arguments["cu_seqlens_q"] = arguments["cu_seqlens_k"] = problem.cu_seqlens;
     arguments["max_seqlen_q"] = arguments["max_seqlen_k"] = problem.max_length;
   }
-  const torch::jit::Stack out = call(operators.forward, arguments);
   Arguments of_backward = arguments;
+  arguments["num_splits"] = int64_t{1};  // what its Python interface passes
+  const torch::jit::Stack out = call(operators.forward, arguments);
   of_backward["dout"] = shaped(problem.d_o);
   of_backward["out"] = out[0];
   of_backward["softmax_lse"] = out[1];
@@ -105,7 +108,7 @@ AttentionPasses prepare(const Operators& operators, const AttentionProblem& prob
 AttentionForm flash_attention_3(const std::string& path) {
   const Operators operators = load(path);
   return {.key = "flash_attention_3",
-          .title = "FA3",
+          .title = "FlashAttention-3",
           .kind = "softmax",
           .what = "FlashAttention-3, from the library given",
           .missing = {},
