@@ -80,6 +80,12 @@ std::vector<AttentionRow> chosen(std::vector<AttentionRow> rows, const std::vect
   return kept;
 }
 
+/// Relative L2 distance of a from b, summed in fp64.
+double relative_distance(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.to(at::kDouble), y = b.to(at::kDouble);
+  return ((x - y).norm() / y.norm()).item<double>();
+}
+
 /// Runs both passes once. Empty, or how the results differ from those of `first`, which is set if it is
 /// empty.
 std::string compare(const AttentionForm& form, const AttentionPasses& passes,
@@ -118,28 +124,20 @@ class RowRun {
     }
   }
 
-  std::vector<AttentionMeasurement> on_gpu(GpuTimer& timer) {
-    for (size_t i = 0; i < forms_.size(); ++i) {
-      attempt(i, [&] {
-        if (forms_[i].measures_forward)
-          measurements_[i].forward_milliseconds = timer.median_milliseconds([&] { passes_[i].forward(); });
-        measurements_[i].backward_milliseconds = timer.median_milliseconds([&] { passes_[i].backward(); });
-      });
-    }
-    return std::move(measurements_);
-  }
-
-  std::vector<AttentionMeasurement> on_cpu(double measure_milliseconds) {
+  /// `medians_of` times the passes that can run.
+  std::vector<AttentionMeasurement> measure(const Medians& medians_of) {
     std::vector<Call> calls;
     std::vector<std::optional<double>*> times;
     for (size_t i = 0; i < forms_.size(); ++i) {
       if (!measurements_[i].problem.empty()) continue;
-      calls.emplace_back([this, i] { passes_[i].forward(); });
+      if (forms_[i].measures_forward) {
+        calls.emplace_back([this, i] { passes_[i].forward(); });
+        times.push_back(&measurements_[i].forward_milliseconds);
+      }
       calls.emplace_back([this, i] { passes_[i].backward(); });
-      times.push_back(&measurements_[i].forward_milliseconds);
       times.push_back(&measurements_[i].backward_milliseconds);
     }
-    const std::vector<double> medians = median_milliseconds_in_turns(calls, measure_milliseconds);
+    const std::vector<double> medians = medians_of(calls);
     for (size_t i = 0; i < medians.size(); ++i) *times[i] = medians[i];
     return std::move(measurements_);
   }
@@ -185,16 +183,21 @@ void AttentionBench::run(const std::function<void(const AttentionRowResult&, dou
   const at::Device device = on_gpu() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
   std::optional<GpuTimer> timer;
   if (on_gpu()) timer.emplace(options_.measure_ms);
+  const auto medians_of = [&](const std::vector<Call>& calls) {
+    return timer ? timer->median_milliseconds(calls)
+                 : median_milliseconds_in_turns(calls, options_.measure_ms);
+  };
   for (const AttentionRow& row : rows_) {
     const double start = now_seconds();
-    RowRun run(row, forms_, device, scalar_type(options_.dtype));
-    done({row, timer ? run.on_gpu(*timer) : run.on_cpu(options_.measure_ms)}, now_seconds() - start);
+    const AttentionRowResult result =
+        measure_row(row, forms_, device, scalar_type(options_.dtype), medians_of);
+    done(result, now_seconds() - start);
   }
 }
 
-double relative_distance(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.to(at::kDouble), y = b.to(at::kDouble);
-  return ((x - y).norm() / y.norm()).item<double>();
+AttentionRowResult measure_row(const AttentionRow& row, const std::vector<AttentionForm>& forms,
+                               const at::Device& device, at::ScalarType type, const Medians& medians_of) {
+  return {row, RowRun(row, forms, device, type).measure(medians_of)};
 }
 
 }  // namespace scrna::bench

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lib/bench/attention_problem.h"
+#include "lib/bench/timer.h"
 #include "lib/config/bound.h"
 
 namespace scrna::bench {
@@ -94,7 +95,9 @@ class AttentionBench {
   std::vector<AttentionForm> forms_;
 };
 
-/// Relative L2 distance of a from b, summed in fp64.
-double relative_distance(const at::Tensor& a, const at::Tensor& b);
+/// One row: every form is prepared, run once and compared with the first of its kind; `medians_of` times what
+/// is right.
+AttentionRowResult measure_row(const AttentionRow& row, const std::vector<AttentionForm>& forms,
+                               const at::Device& device, at::ScalarType type, const Medians& medians_of);
 
 }  // namespace scrna::bench

@@ -15,11 +15,14 @@
 namespace scrna::bench {
 namespace {
 
-template <class Number>
-Number median(std::vector<Number> x) {
-  const auto middle = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
-  std::nth_element(x.begin(), middle, x.end());
-  return *middle;
+std::vector<double> medians(std::vector<std::vector<double>> times) {
+  std::vector<double> result;
+  for (std::vector<double>& x : times) {
+    const auto middle = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
+    std::nth_element(x.begin(), middle, x.end());
+    result.push_back(*middle);
+  }
+  return result;
 }
 
 }  // namespace
@@ -29,7 +32,8 @@ Number median(std::vector<Number> x) {
 namespace {
 
 constexpr int64_t kFlushBytes = int64_t{256} << 20;  // the L2 of an H100 has 50 MiB, of a B200 126
-constexpr double kWarmUpMilliseconds = 25;
+constexpr double kWarmUpMilliseconds = 10;
+constexpr int kRounds = 3;
 constexpr size_t kLaunchesOfEstimate = 5;
 constexpr size_t kFewestLaunches = 3;
 
@@ -83,16 +87,24 @@ GpuTimer::GpuTimer(double measure_milliseconds)
     : state_(std::make_unique<State>()), measure_milliseconds_(measure_milliseconds) {}
 GpuTimer::~GpuTimer() = default;
 
-double GpuTimer::median_milliseconds(const Call& call) {
-  call();  // whatever is compiled, loaded or planned at the first launch
-  const double each = state_->measure(call, kLaunchesOfEstimate).back() / kLaunchesOfEstimate;
-  const auto fitting = [each](double milliseconds) {
-    return std::max(kFewestLaunches, static_cast<size_t>(milliseconds / each));
-  };
-  state_->measure(call, fitting(kWarmUpMilliseconds));
-  std::vector<double> times = state_->measure(call, fitting(measure_milliseconds_));
-  times.pop_back();
-  return median(std::move(times));
+std::vector<double> GpuTimer::median_milliseconds(const std::vector<Call>& calls) {
+  std::vector<double> each;  // milliseconds of a launch and its flush
+  for (const Call& call : calls) {
+    call();  // whatever is compiled, loaded or planned at the first launch
+    each.push_back(state_->measure(call, kLaunchesOfEstimate).back() / kLaunchesOfEstimate);
+  }
+  std::vector<std::vector<double>> times(calls.size());
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const auto fitting = [&](double milliseconds) {
+        return std::max(kFewestLaunches, static_cast<size_t>(milliseconds / each[i]));
+      };
+      state_->measure(calls[i], fitting(kWarmUpMilliseconds));
+      const auto measured = state_->measure(calls[i], fitting(measure_milliseconds_ / kRounds));
+      times[i].insert(times[i].end(), measured.begin(), measured.end() - 1);
+    }
+  }
+  return medians(std::move(times));
 }
 
 #else
@@ -102,7 +114,9 @@ GpuTimer::GpuTimer(double) : measure_milliseconds_(0) {
   throw DeviceError("this program was built without CUDA");
 }
 GpuTimer::~GpuTimer() = default;
-double GpuTimer::median_milliseconds(const Call&) { return measure_milliseconds_; }
+std::vector<double> GpuTimer::median_milliseconds(const std::vector<Call>&) {
+  return {measure_milliseconds_};
+}
 
 #endif
 
@@ -120,9 +134,7 @@ std::vector<double> median_milliseconds_in_turns(const std::vector<Call>& calls,
       times[i].push_back(1e3 * (now_seconds() - begin));
     }
   }
-  std::vector<double> medians;
-  for (std::vector<double>& x : times) medians.push_back(median(std::move(x)));
-  return medians;
+  return medians(std::move(times));
 }
 
 }  // namespace scrna::bench

@@ -1,7 +1,8 @@
-// How long a call takes, as triton.testing.do_bench measures it on a GPU: before every launch the L2 cache is
-// flushed (by zeroing a buffer larger than it), events around the launch alone, a warm-up, then the median of
-// as many launches as fit into the time given, flushes included. On the CPU several calls take turns, so that
-// whatever else the machine does hits all of them alike; the median of each.
+// How long calls take. On a GPU as triton.testing.do_bench measures: before every launch the L2 cache is
+// flushed (by zeroing a buffer larger than it), events around the launch alone, warm-up, then the median of
+// as many launches as fit into the time given, flushes included. The calls of one row take turns in three
+// rounds, so that clocks and temperature, which drift by several percent within seconds, hit all of them
+// alike. On the CPU they take turns call by call.
 #pragma once
 
 #include <functional>
@@ -11,6 +12,8 @@
 namespace scrna::bench {
 
 using Call = std::function<void()>;
+/// Median milliseconds of each call.
+using Medians = std::function<std::vector<double>(const std::vector<Call>&)>;
 
 class GpuTimer {
  public:
@@ -19,8 +22,8 @@ class GpuTimer {
   ~GpuTimer();
   GpuTimer(const GpuTimer&) = delete;
   GpuTimer& operator=(const GpuTimer&) = delete;
-  /// Median milliseconds of the call, which launches on the current stream. Blocks. Throws DeviceError.
-  double median_milliseconds(const Call& call);
+  /// Median milliseconds of each call; they launch on the current stream. Blocks. Throws DeviceError.
+  std::vector<double> median_milliseconds(const std::vector<Call>& calls);
 
  private:
   struct State;
