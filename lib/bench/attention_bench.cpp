@@ -168,8 +168,9 @@ class RowRun {
 AttentionBench::AttentionBench(AttentionBenchOptions options) : options_(std::move(options)) {
   const bool gpu = on_gpu();
   if (options_.dtype == Type::kAuto) options_.dtype = gpu ? Type::kBFloat16 : Type::kFloat32;
-  if (gpu == (options_.dtype == Type::kFloat32))
-    throw ConfigError("--dtype: a GPU is measured with bf16 or fp16, the CPU with fp32");
+  if (gpu && options_.dtype == Type::kFloat32)
+    throw ConfigError(
+        "--dtype fp32: attention on a GPU is measured in bf16 or fp16; fp32 is for --device cpu");
   if (!gpu && !options_.flash_attention_3.empty())
     throw ConfigError("--flash-attention-3: runs on a GPU, not with --device cpu");
   if (options_.tokens == 0) options_.tokens = gpu ? kGpuTokens : kCpuTokens;

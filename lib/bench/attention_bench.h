@@ -49,7 +49,7 @@ struct AttentionBenchOptions {
   template <class V>
   void visit(V&& v) {
     v("device", device, "cuda: the first GPU; cpu");
-    v("dtype", dtype, "operands: bf16 or fp16 on a GPU (auto: bf16), fp32 on the CPU");
+    v("dtype", dtype, "type of the operands; auto: bf16 on a GPU, fp32 on the CPU");
     v("bias", bias,
       "of our sigmoid on a GPU. length: -log of the cell's length; learnable: one per cell, its gradient "
       "computed");

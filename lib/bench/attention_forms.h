@@ -28,7 +28,7 @@ AttentionForm libtorch_cudnn();
 /// dispatcher. Loads it; throws ConfigError when that fails.
 AttentionForm flash_attention_3(const std::string& path);
 
-/// On the CPU, in fp32, through autograd: lib/ops/attention, and LibTorch's scaled_dot_product_attention,
+/// On the CPU, through autograd: lib/ops/attention, and LibTorch's scaled_dot_product_attention,
 /// which takes cells of several lengths one after the other. Their backward is forward and backward.
 AttentionForm our_cpu_attention(kernels::AttentionKind kind);
 AttentionForm libtorch_cpu_attention();

@@ -61,6 +61,13 @@ TEST(Bench, JsonHoldsMachineSettingsAndEveryMeasurement) {
     for (const nlohmann::json& form : json.at("forms")) expect_measured(row, form.at("key"));
 }
 
+TEST(Bench, HalfTypesAreMeasuredOnTheCpuToo) {
+  const auto result = scrna_train(tiny({"--only", "d64", "--dtype", "bf16"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(contains(result.out, ", bf16\n"));
+  EXPECT_FALSE(contains(result.out, "not measured")) << result.out;
+}
+
 TEST(Bench, OnlyKeepsRowsThatContainOneOfTheWords) {
   const auto result = scrna_train(tiny({"--only", "ragged", "d128"}));
   EXPECT_EQ(result.exit_code, 0) << result.err;
@@ -73,7 +80,8 @@ TEST(Bench, OnlyKeepsRowsThatContainOneOfTheWords) {
 TEST(Bench, WhatItCannotDoIsRefusedBeforeAnythingIsMeasured) {
   const test::TempDir folder;
   expect_failure(scrna_train(tiny({"--only", "d32"})), 2, {"--only d32", "'d64 T=96'"});
-  expect_failure(scrna_train(tiny({"--dtype", "bf16"})), 2, {"--dtype", "fp32"});
+  expect_failure(scrna_train({"bench", "attention", "--dtype", "fp32"}), 2,
+                 {"--dtype fp32", "bf16", "--device cpu"});
   expect_failure(scrna_train(tiny({"--dtype", "fp8"})), 2, {"--dtype", "fp8", "bf16"});
   expect_failure(scrna_train({"bench", "attention", "--measure-ms", "0"}), 2, {"--measure-ms", "above 0"});
   expect_failure(scrna_train(tiny({"--tokns", "5"})), 2, {"--tokns", "--tokens", "bench attention --help"});
