@@ -109,6 +109,13 @@ std::vector<std::string> subcommands_of(const CLI::App& command) {
                     nearest.empty() ? "" : fmt::format("did you mean '{}'? ", nearest), full_name(command));
 }
 
+/// The last command of the words that were parsed: `bench attention` of `scrna-train bench attention --tokens
+/// x`.
+CLI::App& last_command(CLI::App& cli) {
+  const auto parsed = cli.get_subcommands();
+  return parsed.empty() ? cli : last_command(*parsed.back());
+}
+
 // CLI11's words for a flag without its value count arguments; these say what is missing.
 std::string in_words(const CLI::ParseError& problem) {
   const std::string text = problem.what();
@@ -138,7 +145,12 @@ std::string in_words(const CLI::ParseError& problem) {
 
 CLI::App& add_command(Program& program, const std::string& name, const std::string& purpose,
                       const std::vector<Example>& examples, std::function<ExitCode()> run) {
-  CLI::App& command = *program.cli.add_subcommand(name, purpose);
+  return add_command(program.cli, program, name, purpose, examples, std::move(run));
+}
+
+CLI::App& add_command(CLI::App& group, Program& program, const std::string& name, const std::string& purpose,
+                      const std::vector<Example>& examples, std::function<ExitCode()> run) {
+  CLI::App& command = *group.add_subcommand(name, purpose);
   command.set_help_flag("-h,--help", "print this help");
   std::string footer = "Examples:\n";
   for (const Example& example : examples) {
@@ -147,6 +159,12 @@ CLI::App& add_command(Program& program, const std::string& name, const std::stri
   command.footer(footer);
   command.callback([&program, run = std::move(run)] { program.run = run; });
   return command;
+}
+
+CLI::App& add_command_group(Program& program, const std::string& name, const std::string& purpose) {
+  CLI::App& group = *program.cli.add_subcommand(name, purpose);
+  group.set_help_flag("-h,--help", "print this help; after a command: the help of that command");
+  return group;
 }
 
 void describe_program(Program& program) {
@@ -182,25 +200,25 @@ bool parse(Program& program, int argc, const char* const* argv) {
   try {
     cli.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto parsed = cli.get_subcommands();
-    print(help_text(parsed.empty() ? cli : *parsed.back()));
+    print(help_text(last_command(cli)));
     return false;
   } catch (const CLI::CallForVersion&) {
     print(version_text());
     return false;
   } catch (const CLI::ParseError& problem) {
     // A misspelt word explains the others: '--ouput x' also lacks the required --output.
-    if (const auto words = cli.remaining(); !words.empty()) refuse_word(cli, words.front());
-    const auto parsed = cli.get_subcommands();
-    if (parsed.empty()) refuse(cli, in_words(problem), "");
-    if (const auto words = parsed.back()->remaining(); !words.empty()) {
-      refuse_word(*parsed.back(), words.front());
+    const CLI::App& command = last_command(cli);
+    for (const CLI::App* taken : {static_cast<const CLI::App*>(&cli), command.get_parent(), &command}) {
+      if (taken == nullptr) continue;
+      if (const auto words = taken->remaining(); !words.empty()) refuse_word(*taken, words.front());
     }
-    refuse(*parsed.back(), in_words(problem), "");
+    refuse(command, in_words(problem), "");
   }
   if (!program.run) {
-    throw ConfigError("no command given; the commands are {}; see '{} --help'",
-                      fmt::join(subcommands_of(cli), ", "), cli.get_name());
+    const CLI::App& command = last_command(cli);
+    throw ConfigError("no command given; the commands {}are {}; see '{} --help'",
+                      &command == &cli ? "" : fmt::format("of '{}' ", full_name(command)),
+                      fmt::join(subcommands_of(command), ", "), full_name(command));
   }
   return true;
 }

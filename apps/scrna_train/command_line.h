@@ -21,6 +21,11 @@ struct Example {
 /// lower case, units, no full stop; its default comes from ->default_str().
 CLI::App& add_command(Program& program, const std::string& name, const std::string& purpose,
                       const std::vector<Example>& examples, std::function<ExitCode()> run);
+/// The same below a group of commands.
+CLI::App& add_command(CLI::App& group, Program& program, const std::string& name, const std::string& purpose,
+                      const std::vector<Example>& examples, std::function<ExitCode()> run);
+/// A command that only holds others: `bench attention`.
+CLI::App& add_command_group(Program& program, const std::string& name, const std::string& purpose);
 /// The same section of examples (with exit codes) for the program itself.
 void describe_program(Program& program);
 

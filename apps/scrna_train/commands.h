@@ -19,8 +19,14 @@ struct Program {
 void add_train(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
+/// The group `bench` and everything below it.
+void add_bench(Program& program);
+void add_bench_attention(Program& program, CLI::App& group);
 
 /// What --version prints: the program, what it was built with, and what it found on this machine.
 std::string version_text();
+/// "0.1.0 (revision 0123abc)", and LibTorch's version: parts of the above, for reports.
+std::string program_version();
+std::string libtorch_version();
 
 }  // namespace scrna::app

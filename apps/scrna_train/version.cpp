@@ -14,16 +14,6 @@
 namespace scrna::app {
 namespace {
 
-// LibTorch names its version only among its build settings.
-std::string libtorch_version() {
-  const std::string settings = at::show_config();
-  constexpr std::string_view kKey = "TORCH_VERSION=";
-  const std::size_t key = settings.find(kKey);
-  if (key == std::string::npos) return "unknown version";
-  const std::size_t begin = key + kKey.size();
-  return settings.substr(begin, settings.find_first_of(", \n", begin) - begin);
-}
-
 #ifdef SCRNA_CUDA_TOOLKIT
 std::string dotted(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
@@ -54,15 +44,27 @@ std::string cuda() { return "not built in"; }
 
 }  // namespace
 
+// LibTorch names its version only among its build settings.
+std::string libtorch_version() {
+  const std::string settings = at::show_config();
+  constexpr std::string_view kKey = "TORCH_VERSION=";
+  const std::size_t key = settings.find(kKey);
+  if (key == std::string::npos) return "unknown version";
+  const std::size_t begin = key + kKey.size();
+  return settings.substr(begin, settings.find_first_of(", \n", begin) - begin);
+}
+
+std::string program_version() { return fmt::format("{} (revision {})", SCRNA_VERSION, SCRNA_REVISION); }
+
 std::string version_text() {
   return fmt::format(
-      "scrna-train {} (revision {})\n"
+      "scrna-train {}\n"
       "compiler   {}\n"
       "LibTorch   {}\n"
       "CUDA       {}\n"
       "HDF5       {}\n"
       "CPU code   {}\n",
-      SCRNA_VERSION, SCRNA_REVISION, SCRNA_COMPILER, libtorch_version(), cuda(), data::hdf5_version(),
+      program_version(), SCRNA_COMPILER, libtorch_version(), cuda(), data::hdf5_version(),
       kernels::cpu_vectors_name());
 }
 

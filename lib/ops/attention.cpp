@@ -2,15 +2,15 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/attention_cpu.h"
 #include "lib/core/error.h"
 #include "lib/ops/attention_composed.h"
+#include "lib/ops/attention_contract.h"
 #include "lib/ops/attention_kernel.h"
 
 namespace scrna::ops {
@@ -28,16 +28,39 @@ using Outputs = AttentionOutputs;
 /// The part of a call that is not a differentiable tensor; travels from forward to backward.
 struct Call : torch::CustomClassHolder, AttentionCall {
   Implementation implementation = Implementation::kComposed;
+  bool self_attention = false;  // keys and queries are the same tokens
 };
 
 /// The three operands of a fused projection [T, 3, H, K], as views.
 Operands split(const at::Tensor& qkv) { return {qkv.select(1, 0), qkv.select(1, 1), qkv.select(1, 2)}; }
 
-ComposedAttention composed_call(const Call& call) {
-  const at::Tensor& given = call.options.cu_seqlens_host;
-  const at::Tensor host = (given.defined() ? given : call.cu_seqlens).to(at::kCPU).contiguous();
+/// Copies a vector of int32 from the device of the tokens, which waits for it.
+std::vector<int32_t> on_host(const at::Tensor& x) {
+  const at::Tensor host = x.to(at::kCPU).contiguous();
   const int32_t* first = host.data_ptr<int32_t>();
-  return {.cu_seqlens = {first, first + host.numel()},
+  return {first, first + host.numel()};
+}
+
+std::vector<TokenRange> ranges_of(const CellTokens& cells, const at::Tensor& cu_seqlens_host = {}) {
+  std::vector<TokenRange> ranges;
+  if (cells.padded_length > 0) {
+    int64_t begin = 0;
+    for (const int32_t length : on_host(cells.lengths)) {
+      ranges.push_back({begin, length});
+      begin += cells.padded_length;
+    }
+    return ranges;
+  }
+  const auto begins = on_host(cu_seqlens_host.defined() ? cu_seqlens_host : cells.cu_seqlens);
+  for (size_t b = 0; b + 1 < begins.size(); ++b)
+    ranges.push_back({begins[b], int64_t{begins[b + 1]} - begins[b]});
+  return ranges;
+}
+
+ComposedAttention composed_call(const Call& call) {
+  const std::vector<TokenRange> queries = ranges_of(call.queries, call.options.cu_seqlens_host);
+  return {.queries = queries,
+          .keys = call.self_attention ? queries : ranges_of(call.keys),
           .kind = call.options.kind,
           .bias_kind = call.options.bias_kind,
           .scalar_bias = call.options.scalar_bias,
@@ -88,12 +111,11 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const bool fused = !saved[1].defined();
     const at::Tensor d_first = at::empty(first.sizes(), first.options());
     const Operands in = fused ? split(first) : Operands{first, saved[1], saved[2]};
-    const Operands gradients = fused ? split(d_first)
-                                     : Operands{d_first, at::empty(first.sizes(), first.options()),
-                                                at::empty(first.sizes(), first.options())};
+    const auto like = [](const at::Tensor& x) { return at::empty(x.sizes(), x.options()); };
+    const Operands gradients = fused ? split(d_first) : Operands{d_first, like(saved[1]), like(saved[2])};
     at::Tensor d_cell_bias;
     if (context->saved_data["bias_gradient"].toBool())
-      d_cell_bias = at::empty({call.cu_seqlens.numel() - 1}, first.options().dtype(at::kFloat));
+      d_cell_bias = at::empty({call.queries.num_cells()}, first.options().dtype(at::kFloat));
     const Outputs out{.o = {}, .kernel_o = saved[3], .lse = saved[4]};
     ops::backward(call, in, d_outputs[0], out, gradients, d_cell_bias);
     const auto unless_fused = [fused](const at::Tensor& x) { return fused ? at::Tensor() : x; };
@@ -101,66 +123,24 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   }
 };
 
-void check_vector(const at::Tensor& x, const char* name, int64_t size, at::ScalarType type,
-                  const at::Device& device) {
-  SCRNA_CHECK(x.dim() == 1 && x.numel() == size && x.is_contiguous() && x.scalar_type() == type,
-              "attention: {} must be a contiguous vector of {} {}, got {} of {} elements", name, size,
-              c10::toString(type), c10::toString(x.scalar_type()), x.numel());
-  SCRNA_CHECK(x.device() == device, "attention: {} is on {}, the tokens are on {}", name, x.device().str(),
-              device.str());
-}
-
-void check_cu_seqlens(const at::Tensor& host, int64_t num_tokens, int64_t max_cell_tokens) {
-  const int32_t* begin = host.data_ptr<int32_t>();
-  const int64_t num_cells = host.numel() - 1;
-  SCRNA_CHECK(begin[0] == 0 && begin[num_cells] == num_tokens,
-              "attention: cu_seqlens must run from 0 to the {} tokens, got {} ... {}", num_tokens, begin[0],
-              begin[num_cells]);
-  for (int64_t b = 0; b < num_cells; ++b) {
-    const int64_t length = int64_t{begin[b + 1]} - begin[b];
-    SCRNA_CHECK(length >= 0 && length <= max_cell_tokens,
-                "attention: cell {} has {} tokens by cu_seqlens, expected 0 to max_cell_tokens = {}", b,
-                length, max_cell_tokens);
-  }
-}
-
-void check(const Operands& in, const at::Tensor& cu_seqlens, int64_t max_cell_tokens,
-           const AttentionOptions& options) {
-  const at::Device device = in.q.device();
-  for (const at::Tensor& x : {in.q, in.k, in.v}) {
-    SCRNA_CHECK(x.dim() == 3 && x.sizes() == in.q.sizes(), "attention: q, k and v must all be [T, H, K]");
-    SCRNA_CHECK(x.scalar_type() == in.q.scalar_type(), "attention: q, k and v must have one type");
-    SCRNA_CHECK(x.device() == device, "attention: q, k and v must be on one device");
-    SCRNA_CHECK(x.size(2) <= 1 || x.stride(2) == 1,
-                "attention: the last dimension of q, k and v must be contiguous");
-  }
-  SCRNA_CHECK(cu_seqlens.numel() >= 1, "attention: cu_seqlens must have B + 1 elements");
-  const int64_t num_cells = cu_seqlens.numel() - 1;
-  check_vector(cu_seqlens, "cu_seqlens", num_cells + 1, at::kInt, device);
-  if (options.cu_seqlens_host.defined())
-    check_vector(options.cu_seqlens_host, "cu_seqlens_host", num_cells + 1, at::kInt, at::kCPU);
-  if (cu_seqlens.is_cpu()) check_cu_seqlens(cu_seqlens, in.q.size(0), max_cell_tokens);
-  if (options.kind == AttentionKind::kSigmoid && options.bias_kind == BiasKind::kPerCell) {
-    SCRNA_CHECK(options.cell_bias.defined(), "attention: bias kPerCell needs options.cell_bias");
-    check_vector(options.cell_bias, "cell_bias", num_cells, at::kFloat, device);
-  }
-  if (options.key_bias.defined()) {
-    check_vector(options.key_bias, "key_bias", in.k.size(0), at::kFloat, device);
-    SCRNA_CHECK(!options.key_bias.requires_grad(), "attention: key_bias has no gradient; detach it");
-  }
-}
-
-c10::intrusive_ptr<Call> make_call(const Operands& in, const at::Tensor& cu_seqlens, int64_t max_cell_tokens,
+c10::intrusive_ptr<Call> make_call(const Operands& in, const CellTokens& queries, const CellTokens& keys,
                                    const AttentionOptions& options) {
-  check(in, cu_seqlens, max_cell_tokens, options);
+  check_attention(in, queries, keys, options);
   auto call = c10::make_intrusive<Call>();
   call->options = options;
   call->options.cell_bias = options.cell_bias.defined() ? options.cell_bias.detach() : at::Tensor();
-  call->cu_seqlens = cu_seqlens;
-  call->max_cell_tokens = max_cell_tokens;
+  call->queries = queries;
+  call->keys = keys;
   call->scale = options.scale.value_or(1.0F / std::sqrt(static_cast<float>(in.q.size(2))));
   call->implementation =
       choose_attention(in.q.device(), in.q.scalar_type(), in.q.size(2), options).implementation;
+  return call;
+}
+
+c10::intrusive_ptr<Call> make_self_call(const Operands& in, const CellTokens& cells,
+                                        const AttentionOptions& options) {
+  auto call = make_call(in, cells, cells, options);
+  call->self_attention = true;
   return call;
 }
 
@@ -168,6 +148,34 @@ c10::intrusive_ptr<Call> make_call(const Operands& in, const at::Tensor& cu_seql
 OptionalTensor differentiable_bias(const AttentionOptions& options) {
   const bool used = options.kind == AttentionKind::kSigmoid && options.bias_kind == BiasKind::kPerCell;
   return used ? OptionalTensor(options.cell_bias) : std::nullopt;
+}
+
+/// [B, S, ...] as [B * S, ...]: a view where the strides allow it.
+at::Tensor flat(const at::Tensor& x) { return x.flatten(0, 1); }
+
+/// Tokens of padded cells [B, S, ...]. S = 0 has nothing to pad: an empty pack.
+CellTokens padded_cells(const at::Tensor& x, const at::Tensor& lengths) {
+  if (x.size(1) == 0)
+    return {.cu_seqlens = at::zeros({x.size(0) + 1}, x.options().dtype(at::kInt).requires_grad(false))};
+  return {.lengths = lengths, .padded_length = x.size(1), .max_length = x.size(1)};
+}
+
+AttentionOptions flat_key_bias(AttentionOptions options) {
+  if (options.key_bias.defined()) options.key_bias = options.key_bias.reshape({-1});
+  return options;
+}
+
+/// Runs the call as one node of autograd.
+at::Tensor recorded(const Operands& in, const AttentionOptions& options,
+                    const c10::intrusive_ptr<Call>& call) {
+  return AttentionFunction::apply(in.q, OptionalTensor(in.k), OptionalTensor(in.v),
+                                  differentiable_bias(options), call);
+}
+
+at::Tensor recorded(const at::Tensor& qkv, const AttentionOptions& options,
+                    const c10::intrusive_ptr<Call>& call) {
+  return AttentionFunction::apply(qkv, OptionalTensor(), OptionalTensor(), differentiable_bias(options),
+                                  call);
 }
 
 }  // namespace
@@ -180,32 +188,69 @@ AttentionChoice choose_attention(const at::Device& device, at::ScalarType type, 
     throw ConfigError("attention: type {} is not supported; use fp32, bf16 or fp16", c10::toString(type));
   if (options.implementation == Implementation::kComposed)
     return {Implementation::kComposed, "composed LibTorch operators, as configured"};
-  const std::string missing = attention_kernel_missing(device, type, head_width, options);
+  const std::string missing = attention_kernel_missing(device, type, head_width, options.kind);
   if (missing.empty()) return {Implementation::kKernel, attention_kernel_name(device)};
+  const std::string table = attention_kernel_table(device, options.kind);
+  if (!table.empty())
+    throw ConfigError(
+        "attention: {}; supported on {}: {}. Choose such a type and head width (width / heads), or set "
+        "model.attention_kernel to composed: LibTorch operators, which take any but are many times slower",
+        missing, device.str(), table);
   if (options.implementation == Implementation::kKernel)
     throw ConfigError(
-        "attention: a kernel was asked for, but {}; supported: CUDA with compute capability 9.0, sigmoid, "
-        "bf16 "
-        "and fp16 with head widths 64 and 128; CPU fp32, bf16, fp16 (computed in fp32) with head widths 1 to "
-        "{}. "
-        "Set the implementation to automatic or composed",
-        missing, kernels::kMaxCpuHeadWidth);
+        "attention: a kernel was asked for, but {}. Set model.attention_kernel to auto or composed", missing);
   return {Implementation::kComposed, fmt::format("composed LibTorch operators: {}", missing)};
 }
 
 at::Tensor attention(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& v_THK,
                      const at::Tensor& cu_seqlens, int64_t max_cell_tokens, const AttentionOptions& options) {
-  const auto call = make_call({q_THK, k_THK, v_THK}, cu_seqlens, max_cell_tokens, options);
-  return AttentionFunction::apply(q_THK, OptionalTensor(k_THK), OptionalTensor(v_THK),
-                                  differentiable_bias(options), call);
+  const Operands in{q_THK, k_THK, v_THK};
+  return recorded(in, options,
+                  make_self_call(in, {.cu_seqlens = cu_seqlens, .max_length = max_cell_tokens}, options));
 }
 
 at::Tensor attention_qkv(const at::Tensor& qkv_T3HK, const at::Tensor& cu_seqlens, int64_t max_cell_tokens,
                          const AttentionOptions& options) {
   SCRNA_CHECK(qkv_T3HK.dim() == 4 && qkv_T3HK.size(1) == 3, "attention_qkv: qkv must be [T, 3, H, K]");
-  const auto call = make_call(split(qkv_T3HK), cu_seqlens, max_cell_tokens, options);
-  return AttentionFunction::apply(qkv_T3HK, OptionalTensor(), OptionalTensor(), differentiable_bias(options),
-                                  call);
+  const CellTokens cells{.cu_seqlens = cu_seqlens, .max_length = max_cell_tokens};
+  return recorded(qkv_T3HK, options, make_self_call(split(qkv_T3HK), cells, options));
+}
+
+at::Tensor attention_cross(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& v_THK,
+                           const at::Tensor& query_cu_seqlens, const at::Tensor& key_cu_seqlens,
+                           int64_t max_query_tokens, int64_t max_key_tokens,
+                           const AttentionOptions& options) {
+  SCRNA_CHECK(!options.cu_seqlens_host.defined(), "attention_cross: takes no cu_seqlens_host");
+  const Operands in{q_THK, k_THK, v_THK};
+  return recorded(in, options,
+                  make_call(in, {.cu_seqlens = query_cu_seqlens, .max_length = max_query_tokens},
+                            {.cu_seqlens = key_cu_seqlens, .max_length = max_key_tokens}, options));
+}
+
+at::Tensor attention_padded(const at::Tensor& q_BSHK, const at::Tensor& k_BSHK, const at::Tensor& v_BSHK,
+                            const at::Tensor& query_lengths, const at::Tensor& key_lengths,
+                            const AttentionOptions& given) {
+  SCRNA_CHECK(q_BSHK.dim() == 4 && k_BSHK.dim() == 4 && k_BSHK.size(0) == q_BSHK.size(0) &&
+                  v_BSHK.sizes() == k_BSHK.sizes(),
+              "attention_padded: q must be [B, S, H, K], k and v [B, S_k, H, K]");
+  SCRNA_CHECK(!given.cu_seqlens_host.defined(), "attention_padded: takes no cu_seqlens_host");
+  const AttentionOptions options = flat_key_bias(given);
+  const Operands in{flat(q_BSHK), flat(k_BSHK), flat(v_BSHK)};
+  const auto call =
+      make_call(in, padded_cells(q_BSHK, query_lengths), padded_cells(k_BSHK, key_lengths), options);
+  return recorded(in, options, call).view(q_BSHK.sizes());
+}
+
+at::Tensor attention_padded_qkv(const at::Tensor& qkv_BS3HK, const at::Tensor& lengths,
+                                const AttentionOptions& given) {
+  SCRNA_CHECK(qkv_BS3HK.dim() == 5 && qkv_BS3HK.size(2) == 3,
+              "attention_padded_qkv: qkv must be [B, S, 3, H, K]");
+  SCRNA_CHECK(!given.cu_seqlens_host.defined(), "attention_padded_qkv: takes no cu_seqlens_host");
+  const AttentionOptions options = flat_key_bias(given);
+  const at::Tensor qkv = flat(qkv_BS3HK);
+  const auto call = make_self_call(split(qkv), padded_cells(qkv_BS3HK, lengths), options);
+  return recorded(qkv, options, call)
+      .view({qkv_BS3HK.size(0), qkv_BS3HK.size(1), qkv_BS3HK.size(3), qkv_BS3HK.size(4)});
 }
 
 }  // namespace scrna::ops

@@ -15,21 +15,29 @@
 
 namespace scrna::ops {
 
+/// Tokens of one cell.
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t length = 0;
+};
+
 /// One call, without its operands. Host-side description: the composed form needs the lengths on the host.
 struct ComposedAttention {
-  std::vector<int64_t> cu_seqlens;  // [B+1]
+  std::vector<TokenRange> queries, keys;  // [B] each
   kernels::AttentionKind kind = kernels::AttentionKind::kSigmoid;
   kernels::BiasKind bias_kind = kernels::BiasKind::kNegativeLogLength;
   double scalar_bias = 0.0;
   at::Tensor cell_bias;  // [B] fp32, with kPerCell
-  at::Tensor key_bias;   // [T] fp32 or undefined
+  at::Tensor key_bias;   // [T_k] fp32 or undefined
   double scale = 1.0;
 };
 
-/// Writes o [T, H, K] (any strides). No gradients are recorded.
+/// Writes o [T_q, H, K] (any strides), zero for tokens of no cell and for cells without keys. No gradients
+/// are recorded.
 void attention_composed_forward(const ComposedAttention& call, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v, const at::Tensor& o);
-/// Writes d_q, d_k, d_v [T, H, K] (any strides) and, where defined, d_cell_bias [B] fp32.
+/// Writes d_q [T_q, H, K], d_k, d_v [T_k, H, K] (any strides; zero as o is) and, where defined, d_cell_bias
+/// [B] fp32.
 void attention_composed_backward(const ComposedAttention& call, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const at::Tensor& d_o, const at::Tensor& d_q,
                                  const at::Tensor& d_k, const at::Tensor& d_v, const at::Tensor& d_cell_bias);

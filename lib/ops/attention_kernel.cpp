@@ -1,5 +1,8 @@
 #include "lib/ops/attention_kernel.h"
 
+#include <map>
+#include <vector>
+
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -30,17 +33,23 @@ ElementType element_type(at::ScalarType type) {
   return type == at::kHalf ? ElementType::kFloat16 : ElementType::kFloat32;
 }
 
-/// The struct that every kernel takes, for operands like q.
-kernels::AttentionShape kernel_shape(const AttentionCall& call, const at::Tensor& q) {
-  const kernels::Ragged ragged{.cu_seqlens = call.cu_seqlens.data_ptr<int32_t>(),
-                               .total_tokens = q.size(0),
-                               .max_length = call.max_cell_tokens};
+kernels::Ragged ragged(const CellTokens& cells, const at::Tensor& tokens_THK) {
+  const auto ints = [](const at::Tensor& x) { return x.defined() ? x.data_ptr<int32_t>() : nullptr; };
+  return {.cu_seqlens = ints(cells.cu_seqlens),
+          .lengths = ints(cells.lengths),
+          .padded_length = cells.padded_length,
+          .total_tokens = tokens_THK.size(0),
+          .max_length = cells.max_length};
+}
+
+/// The struct that every kernel takes, for operands like q and k.
+kernels::AttentionShape kernel_shape(const AttentionCall& call, const at::Tensor& q, const at::Tensor& k) {
   const auto floats = [](const at::Tensor& x) { return x.defined() ? x.data_ptr<float>() : nullptr; };
-  return {.num_cells = call.cu_seqlens.numel() - 1,
+  return {.num_cells = call.queries.num_cells(),
           .num_heads = q.size(1),
           .head_width = q.size(2),
-          .query = ragged,
-          .key = ragged,
+          .query = ragged(call.queries, q),
+          .key = ragged(call.keys, k),
           .element_type = element_type(q.scalar_type()),
           .kind = call.options.kind,
           .precision = call.options.precision,
@@ -69,7 +78,7 @@ void forward_cpu(const AttentionCall& call, const AttentionOperands& in, Attenti
     out.kernel_o = o;
     out.lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
   }
-  kernels::attention_forward_cpu({.shape = kernel_shape(call, q),
+  kernels::attention_forward_cpu({.shape = kernel_shape(call, q, k),
                                   .q = view_of(q),
                                   .k = view_of(k),
                                   .v = view_of(v),
@@ -86,10 +95,10 @@ void backward_cpu(const AttentionCall& call, const AttentionOperands& in, const 
   at::Tensor d_o_readable = d_o.to(q.scalar_type());
   if (d_o_readable.stride(2) != 1) d_o_readable = d_o_readable.contiguous();
   const bool same_type = q.scalar_type() == in.q.scalar_type();
-  const auto like = [&](const at::Tensor& x) { return same_type ? x : at::empty(q.sizes(), q.options()); };
+  const auto like = [&](const at::Tensor& x) { return same_type ? x : at::empty(x.sizes(), q.options()); };
   const AttentionOperands written{like(gradients.q), like(gradients.k), like(gradients.v)};
   kernels::attention_backward_cpu(
-      {.shape = kernel_shape(call, q),
+      {.shape = kernel_shape(call, q, k),
        .q = view_of(q),
        .k = view_of(k),
        .v = view_of(v),
@@ -140,7 +149,7 @@ at::Tensor workspace(size_t bytes, const at::Tensor& like) {
 void forward_cuda(const AttentionCall& call, const AttentionOperands& in, const AttentionOutputs& out) {
   const c10::cuda::CUDAGuard on_device(in.q.device());
   const at::Tensor q = readable(in.q), k = readable(in.k), v = readable(in.v);
-  const kernels::AttentionShape shape = kernel_shape(call, q);
+  const kernels::AttentionShape shape = kernel_shape(call, q, k);
   const at::Tensor scratch = workspace(kernels::attention_forward_workspace_bytes(shape), q);
   check_status(kernels::attention_forward_cuda({.shape = shape,
                                                 .q = view_of(q),
@@ -157,7 +166,7 @@ void backward_cuda(const AttentionCall& call, const AttentionOperands& in, const
   const c10::cuda::CUDAGuard on_device(in.q.device());
   const at::Tensor q = readable(in.q), k = readable(in.k), v = readable(in.v);
   const at::Tensor d_o_readable = readable(d_o.to(q.scalar_type()));
-  const kernels::AttentionShape shape = kernel_shape(call, q);
+  const kernels::AttentionShape shape = kernel_shape(call, q, k);
   const at::Tensor scratch = workspace(kernels::attention_backward_workspace_bytes(shape), q);
   const bool deterministic = call.options.deterministic || at::globalContext().deterministicAlgorithms();
   check_status(kernels::attention_backward_cuda(
@@ -182,7 +191,7 @@ void backward_cuda(const AttentionCall& call, const AttentionOperands& in, const
 }  // namespace
 
 std::string attention_kernel_missing(const at::Device& device, at::ScalarType type, int64_t head_width,
-                                     const AttentionOptions& options) {
+                                     AttentionKind kind) {
   if (type == at::kDouble) return "no attention kernel takes fp64";
   if (device.is_cpu())
     return head_width <= kernels::kMaxCpuHeadWidth
@@ -191,20 +200,45 @@ std::string attention_kernel_missing(const at::Device& device, at::ScalarType ty
                              head_width);
 #ifdef SCRNA_CUDA_ENABLED
   if (device.is_cuda()) {
-    const char* reason = kernels::attention_cuda_unsupported(compute_capability(device), options.kind,
-                                                             element_type(type), head_width);
-    return reason == nullptr ? std::string() : reason;
+    const char* reason =
+        kernels::attention_cuda_unsupported(compute_capability(device), kind, element_type(type), head_width);
+    return reason == nullptr ? std::string()
+                             : fmt::format("{} (head width {} was given)", reason, head_width);
   }
 #else
-  static_cast<void>(options);
+  static_cast<void>(kind);
 #endif
   return fmt::format("no attention kernel for {} is built into this program", device.str());
+}
+
+std::string attention_kernel_table(const at::Device& device, AttentionKind kind) {
+  if (device.is_cpu())
+    return fmt::format("fp32, bf16 and fp16 with head widths 1 to {}", kernels::kMaxCpuHeadWidth);
+  // Asked width by width, so that this sentence cannot disagree with the kernels.
+  std::map<std::vector<int64_t>, std::vector<std::string>> types_by_widths;
+  for (const auto& [type, name] :
+       {std::pair(at::kFloat, "fp32"), std::pair(at::kBFloat16, "bf16"), std::pair(at::kHalf, "fp16")}) {
+    std::vector<int64_t> widths;
+    for (int64_t width = 8; width <= kernels::kMaxCpuHeadWidth; width += 8)
+      if (attention_kernel_missing(device, type, width, kind).empty()) widths.push_back(width);
+    if (!widths.empty()) types_by_widths[widths].emplace_back(name);
+  }
+  std::vector<std::string> table;
+  for (const auto& [widths, types] : types_by_widths)
+    table.push_back(
+        fmt::format("{} with head widths {}", fmt::join(types, " and "), fmt::join(widths, ", ")));
+  return fmt::format("{}", fmt::join(table, "; "));
 }
 
 std::string attention_kernel_name(const at::Device& device) {
   if (device.is_cpu())
     return fmt::format("own CPU kernel ({}, {} threads)", kernels::cpu_vectors_name(), at::get_num_threads());
-  return "own CUDA kernel for compute capability 9.0";
+#ifdef SCRNA_CUDA_ENABLED
+  const int capability = compute_capability(device);
+  return fmt::format("own CUDA kernel, compute capability {}.{}", capability / 10, capability % 10);
+#else
+  return "no kernel";
+#endif
 }
 
 void attention_kernel_forward(const AttentionCall& call, const AttentionOperands& in, AttentionOutputs& out) {

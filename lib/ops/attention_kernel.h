@@ -12,16 +12,27 @@
 
 namespace scrna::ops {
 
+/// Which tokens belong to which cell, for queries or for keys: packed by cu_seqlens, or padded by lengths.
+struct CellTokens {
+  at::Tensor cu_seqlens;      // [B+1] int32, packed
+  at::Tensor lengths;         // [B] int32, padded
+  int64_t padded_length = 0;  // S: cell b begins at token b * S; 0: packed
+  int64_t max_length = 0;     // at least the longest cell
+  [[nodiscard]] int64_t num_cells() const {
+    return padded_length > 0 ? lengths.numel() : cu_seqlens.numel() - 1;
+  }
+};
+
 /// One call, without its operands.
 struct AttentionCall {
   AttentionOptions options;
-  at::Tensor cu_seqlens;  // [B+1] int32
-  int64_t max_cell_tokens = 0;
+  CellTokens queries, keys;
   float scale = 1.0F;
 };
 
+/// [T, H, K] each; padded: T = B * S. k and v may have another number of tokens than q.
 struct AttentionOperands {
-  at::Tensor q, k, v;  // [T, H, K]
+  at::Tensor q, k, v;
 };
 
 /// O, and what softmax needs again in the backward pass: O as the kernel wrote it, and log-sum-exp [H, T].
@@ -31,7 +42,10 @@ struct AttentionOutputs {
 
 /// Why no kernel serves this case here; empty: one does.
 std::string attention_kernel_missing(const at::Device& device, at::ScalarType type, int64_t head_width,
-                                     const AttentionOptions& options);
+                                     kernels::AttentionKind kind);
+/// Types and head widths that kernels serve on this device, for messages; empty: no kernel of this kind runs
+/// here.
+std::string attention_kernel_table(const at::Device& device, kernels::AttentionKind kind);
 /// What runs on this device, for the log.
 std::string attention_kernel_name(const at::Device& device);
 

@@ -13,7 +13,8 @@
 
 #include "lib/core/error.h"
 #include "lib/ops/attention.h"
-#include "tests/support/attention_pack.h"
+#include "tests/support/attention_layouts.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/tolerance.h"
 
 namespace scrna::ops {
@@ -36,14 +37,28 @@ TEST_F(AttentionOnCuda, TheChoiceSaysWhatRunsAndWhy) {
   EXPECT_EQ(choice.implementation, Implementation::kKernel);
   EXPECT_NE(choice.reason.find("CUDA kernel"), std::string::npos);
   EXPECT_EQ(choose_attention(at::kCUDA, at::kHalf, 128, {}).implementation, Implementation::kKernel);
-  const auto refused = choose_attention(at::kCUDA, at::kFloat, 64, {});
-  EXPECT_EQ(refused.implementation, Implementation::kComposed);
-  EXPECT_NE(refused.reason.find("fp32"), std::string::npos);
   AttentionOptions options;
+  options.kind = AttentionKind::kSoftmax;  // no kernel of ours: composed, and the log says so
+  const auto softmax = choose_attention(at::kCUDA, at::kBFloat16, 64, options);
+  EXPECT_EQ(softmax.implementation, Implementation::kComposed);
+  EXPECT_CONTAINS(softmax.reason, "sigmoid");
   options.implementation = Implementation::kKernel;
-  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 80, options), ConfigError);
-  options.kind = AttentionKind::kSoftmax;
   EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 64, options), ConfigError);
+}
+
+TEST_F(AttentionOnCuda, AWidthOrTypeWithoutAKernelIsAnErrorThatNamesWhatIsSupported) {
+  AttentionOptions options;
+  for (const auto implementation : {Implementation::kAuto, Implementation::kKernel}) {
+    options.implementation = implementation;
+    for (const auto& [type, width] : {std::pair(at::kBFloat16, 48), std::pair(at::kFloat, 64)}) {
+      const std::string message =
+          test::message_of<ConfigError>([&] { choose_attention(at::kCUDA, type, width, options); });
+      for (const char* part : {"bf16 and fp16 with head widths", "64", "128", "composed"})
+        EXPECT_CONTAINS(message, part);
+    }
+  }
+  options.implementation = Implementation::kComposed;
+  EXPECT_EQ(choose_attention(at::kCUDA, at::kFloat, 48, options).implementation, Implementation::kComposed);
 }
 
 TEST_F(AttentionOnCuda, TheKernelIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwin) {
@@ -108,6 +123,34 @@ TEST_F(AttentionOnCuda, DeterministicGradientsAreBitwiseEqualByOptionAndByLibTor
     EXPECT_TRUE(at::equal(again.d_v, first.d_v));
   }
   at::globalContext().setDeterministicAlgorithms(false, false);
+}
+
+TEST_F(AttentionOnCuda, EveryLayoutIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwinAndItsPaddingIsZero) {
+  for (const test::LayoutCase& layout_case : test::layout_cases()) {
+    for (const int64_t width : {64, 128}) {
+      const test::Layout layout(layout_case, width);
+      SCOPED_TRACE(layout.name());
+      for (AttentionOptions options : layout.options()) {
+        if (options.kind == AttentionKind::kSoftmax) continue;
+        const auto expected = layout.oracle(options);
+        for (const test::Views views : views_of(layout)) {
+          options.implementation = Implementation::kComposed;
+          const Result twin = layout.run(options, at::kBFloat16, views, at::kCUDA);
+          EXPECT_TRUE(layout.padding_is_zero(twin));
+          options.implementation = Implementation::kKernel;
+          const Result result = layout.run(options, at::kBFloat16, views, at::kCUDA);
+          EXPECT_LE(test::error_of(result, expected), test::kTwinFactor * test::error_of(twin, expected));
+          EXPECT_LE(test::error_of(result, expected), test::kBFloat16AttentionGradient);
+          EXPECT_TRUE(layout.padding_is_zero(result));
+          if (!result.d_cell_bias.defined()) continue;
+          const auto d_bias = test::flat(result.d_cell_bias);
+          for (size_t b = 0; b < d_bias.size(); ++b)
+            EXPECT_NEAR(d_bias[b], expected.d_cell_bias[b],
+                        test::kHalfBiasGradientOfMagnitudes * expected.d_cell_bias_magnitude[b]);
+        }
+      }
+    }
+  }
 }
 
 TEST_F(AttentionOnCuda, APackWithoutTokensOrWithoutCellsIsFine) {

@@ -15,6 +15,7 @@
 
 #include "lib/core/error.h"
 #include "tests/support/attention_pack.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/tolerance.h"
 
 namespace scrna::ops {
@@ -65,13 +66,23 @@ TEST(Attention, TheChoiceSaysWhatRunsAndWhy) {
   const auto choice = choose_attention(at::kCPU, at::kFloat, 64, {});
   EXPECT_EQ(choice.implementation, Implementation::kKernel);
   EXPECT_NE(choice.reason.find("CPU kernel"), std::string::npos);
-  EXPECT_EQ(choose_attention(at::kCPU, at::kDouble, 64, {}).implementation, Implementation::kComposed);
   AttentionOptions options;
-  options.implementation = Implementation::kKernel;
-  EXPECT_THROW(choose_attention(at::kCPU, at::kDouble, 64, options), ConfigError);
-  EXPECT_THROW(choose_attention(at::kCPU, at::kFloat, 512, options), ConfigError);
   options.implementation = Implementation::kComposed;
-  EXPECT_EQ(choose_attention(at::kCPU, at::kFloat, 64, options).implementation, Implementation::kComposed);
+  for (const auto type : {at::kFloat, at::kDouble})
+    EXPECT_EQ(choose_attention(at::kCPU, type, 512, options).implementation, Implementation::kComposed);
+}
+
+TEST(Attention, AWidthOrTypeWithoutAKernelIsAnErrorThatNamesWhatIsSupported) {
+  AttentionOptions options;
+  for (const auto implementation : {Implementation::kAuto, Implementation::kKernel}) {
+    options.implementation = implementation;
+    const std::string wide =
+        test::message_of<ConfigError>([&] { choose_attention(at::kCPU, at::kFloat, 512, options); });
+    for (const char* part : {"512", "head widths 1 to 256", "composed"}) EXPECT_CONTAINS(wide, part);
+    const std::string fp64 =
+        test::message_of<ConfigError>([&] { choose_attention(at::kCPU, at::kDouble, 64, options); });
+    for (const char* part : {"fp64", "fp32, bf16 and fp16", "composed"}) EXPECT_CONTAINS(fp64, part);
+  }
 }
 
 TEST(Attention, HalfTypesAreComputedInFloatOnTheCpu) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>

@@ -1,0 +1,18 @@
+// scrna-train bench: the group of benchmarks. Each is a file of its own, bench_<name>.cpp.
+#include "apps/scrna_train/command_line.h"
+
+namespace scrna::app {
+
+void add_bench(Program& program) {
+  CLI::App& group =
+      add_command_group(program, "bench", "measures how fast this machine is, beside peers in the same run");
+  add_bench_attention(program, group);
+  group.footer(
+      "Examples:\n"
+      "  scrna-train bench attention\n"
+      "      our attention kernels beside LibTorch's, on the GPU\n"
+      "  scrna-train bench attention --device cpu\n"
+      "      the same for the processor\n");
+}
+
+}  // namespace scrna::app
