@@ -52,6 +52,9 @@ std::vector<AttentionForm> gpu_forms([[maybe_unused]] const AttentionBenchOption
   forms.push_back(our_attention(
       "sigmoid_deterministic", "exact, det.", "exact, with gradients that are the same bits in every run",
       {.precision = SigmoidPrecision::kExact, .deterministic = true, .learnable_bias = learnable}));
+  forms.push_back(our_attention("sigmoid_portable", "portable",
+                                "exact, by the kernels for compute capability 8.0 and later",
+                                {.learnable_bias = learnable, .path = kernels::CudaPath::kPortable}));
   forms.push_back(libtorch_flash());
   forms.push_back(libtorch_cudnn());
   if (!options.flash_attention_3.empty()) forms.push_back(flash_attention_3(options.flash_attention_3));

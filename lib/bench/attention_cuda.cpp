@@ -55,7 +55,8 @@ kernels::AttentionShape Launch::shape(const AttentionProblem& problem, const Our
           .bias_kind =
               options.learnable_bias ? kernels::BiasKind::kPerCell : kernels::BiasKind::kNegativeLogLength,
           .cell_bias = options.learnable_bias ? cell_bias.data_ptr<float>() : nullptr,
-          .scale = 1.0F / std::sqrt(static_cast<float>(problem.row.head_width))};
+          .scale = 1.0F / std::sqrt(static_cast<float>(problem.row.head_width)),
+          .cuda_path = options.path};
 }
 
 Launch::Launch(const AttentionProblem& problem, const OurAttention& options) {

@@ -16,6 +16,7 @@ struct OurAttention {
   kernels::SigmoidPrecision precision = kernels::SigmoidPrecision::kExact;
   bool deterministic = false;
   bool learnable_bias = false;  // a bias per cell, its gradient computed; else -log n
+  kernels::CudaPath path = kernels::CudaPath::kFastest;
 };
 AttentionForm our_attention(std::string key, std::string title, std::string what,
                             const OurAttention& options);
