@@ -45,6 +45,11 @@ inline constexpr double kExpUlp = 2.0;
 /// Sigmoid in fp32: exp, one addition, one division.
 inline constexpr double kSigmoidUlp = 4.0;
 
+/// Sums of 65,537 rows in fp32, in whatever order LibTorch's CPU code adds them: sqrt(65,537) * 2^-24.
+inline constexpr double kFloat32LongSumRelativeL2 = 1.6e-5;
+/// The GELU kernel relative to its own value, also where that is 1e-30: the exponent v^2 / 2 of up to 72 in fp32.
+inline constexpr double kGeluTailRelative = 2e-5;
+
 /// Loss near initialisation in bf16 against fp32: logits of order 0.1 rounded to 2^-9 of themselves, averaged.
 inline constexpr double kBFloat16LossRelative = 2e-3;
 
