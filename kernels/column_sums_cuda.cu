@@ -16,22 +16,22 @@ __global__ void __launch_bounds__(kColumns* kWarps) column_sums_kernel(ColumnSum
   float sum = 0;
   if (column < num_columns)
     for (int64_t row = warp; row < call.num_partials; row += kWarps)
-      sum += call.partials[row * num_columns + column];
+      sum += call.partials[row * call.stride + column];
   sums[warp][lane] = sum;
   __syncthreads();
   if (warp > 0 || column >= num_columns) return;
 #pragma unroll
   for (int w = 1; w < kWarps; ++w) sum += sums[w][lane];
-  if (column < call.width)
-    call.first[column] = sum;
-  else
-    call.second[column - call.width] = sum;
+  float* const out = column < call.width ? call.first + column : call.second + (column - call.width);
+  *out = call.accumulate ? *out + sum : sum;
 }
 
 }  // namespace
 
-cudaError_t column_sums_cuda(const ColumnSums& call, cudaStream_t stream) {
+cudaError_t column_sums_cuda(const ColumnSums& given, cudaStream_t stream) {
+  ColumnSums call = given;
   const int64_t num_columns = call.width * (call.second == nullptr ? 1 : 2);
+  if (call.stride == 0) call.stride = num_columns;
   if (num_columns == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>((num_columns + kColumns - 1) / kColumns);
   column_sums_kernel<<<blocks, kColumns * kWarps, 0, stream>>>(call, num_columns);

@@ -11,10 +11,12 @@
 namespace scrna::kernels {
 
 struct ColumnSums {
-  const float* partials = nullptr;  // [num_partials, num_outputs * width]
+  const float* partials = nullptr;  // [num_partials, stride]
+  int64_t stride = 0;               // elements from one partial row to the next; 0: outputs * width
   int64_t num_partials = 0;         // 0: the outputs are zero
   int64_t width = 0;                // of one output
-  float* first = nullptr;           // [width], overwritten
+  bool accumulate = false;          // adds to what the outputs hold instead of overwriting it
+  float* first = nullptr;           // [width]
   float* second = nullptr;          // [width] or null: the partials have one output
 };
 

@@ -70,4 +70,42 @@ inline BiasGelu64 bias_gelu_reference64(const Doubles& z, const Doubles& bias, c
   return r;
 }
 
+struct LinearCrossEntropy64 {
+  double loss = 0;
+  Doubles d_hidden, d_weight, d_bias;
+};
+
+/// Sum over rows of -log softmax(hidden weight^T + bias)[target] over the first num_classes rows of weight.
+inline LinearCrossEntropy64 linear_cross_entropy_reference64(const Doubles& hidden, const Doubles& weight,
+                                                             const Doubles& bias,
+                                                             const std::vector<int64_t>& targets,
+                                                             size_t num_classes) {
+  const size_t width = weight.size() / bias.size();
+  LinearCrossEntropy64 r{
+      .d_hidden = Doubles(hidden.size()), .d_weight = Doubles(weight.size()), .d_bias = Doubles(bias.size())};
+  Doubles logits(num_classes);
+  for (size_t row = 0; row < targets.size(); ++row) {
+    const double* x = &hidden[row * width];
+    double largest = -INFINITY, sum = 0;
+    for (size_t v = 0; v < num_classes; ++v) {
+      logits[v] = bias[v];
+      for (size_t c = 0; c < width; ++c) logits[v] += x[c] * weight[v * width + c];
+      largest = std::fmax(largest, logits[v]);
+    }
+    for (const double logit : logits) sum += std::exp(logit - largest);
+    const double lse = largest + std::log(sum);
+    const auto target = static_cast<size_t>(targets[row]);
+    r.loss += lse - logits[target];
+    for (size_t v = 0; v < num_classes; ++v) {
+      const double d_logit = std::exp(logits[v] - lse) - (v == target ? 1.0 : 0.0);
+      r.d_bias[v] += d_logit;
+      for (size_t c = 0; c < width; ++c) {
+        r.d_hidden[row * width + c] += d_logit * weight[v * width + c];
+        r.d_weight[v * width + c] += d_logit * x[c];
+      }
+    }
+  }
+  return r;
+}
+
 }  // namespace scrna::test
