@@ -23,7 +23,7 @@ __device__ __forceinline__ int64_t cell_of(const int32_t* cu_seqlens, int64_t nu
   return low;
 }
 
-/// One token's mask. Made by all lanes alike; without dropout (threshold 0) nothing is read.
+/// One token's mask; without dropout (threshold 0) nothing is read.
 class TokenMask {
  public:
   __device__ __forceinline__ TokenMask(const DropoutMask& mask, int64_t token)
@@ -32,6 +32,13 @@ class TokenMask {
     const int64_t cell = cell_of(mask.cu_seqlens, mask.num_cells, token);
     cell_id_ = mask.cell_ids[cell];
     position_ = static_cast<uint32_t>(token - mask.cu_seqlens[cell]);
+  }
+  /// The mask that lane `lane` of this warp holds. All lanes.
+  __device__ __forceinline__ TokenMask of_lane(int lane) const {
+    TokenMask other = *this;
+    other.cell_id_ = __shfl_sync(~0U, cell_id_, lane);
+    other.position_ = __shfl_sync(~0U, position_, lane);
+    return other;
   }
   /// values <- values * keep / (1 - p) for features 8 * group ... 8 * group + 7.
   __device__ __forceinline__ void apply(int group, float (&values)[kOctet]) const {

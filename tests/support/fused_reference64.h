@@ -108,4 +108,24 @@ inline LinearCrossEntropy64 linear_cross_entropy_reference64(const Doubles& hidd
   return r;
 }
 
+/// e = factor * (first[first_ids] + second[second_ids]), and the gradients of both tables: {e, d_first,
+/// d_second}.
+inline std::vector<Doubles> embedding_reference64(const Doubles& first, const std::vector<int64_t>& first_ids,
+                                                  const Doubles& second,
+                                                  const std::vector<int64_t>& second_ids,
+                                                  const Doubles& factor, const Doubles& d_e) {
+  std::vector<Doubles> r{Doubles(d_e.size()), Doubles(first.size()), Doubles(second.size())};
+  const size_t width = first_ids.empty() ? 0 : d_e.size() / first_ids.size();
+  for (size_t token = 0; token < first_ids.size(); ++token)
+    for (size_t c = 0; c < width; ++c) {
+      const size_t i = token * width + c;
+      const size_t one = static_cast<size_t>(first_ids[token]) * width + c;
+      const size_t two = static_cast<size_t>(second_ids[token]) * width + c;
+      r[0][i] = factor[i] * (first[one] + second[two]);
+      r[1][one] += factor[i] * d_e[i];
+      r[2][two] += factor[i] * d_e[i];
+    }
+  return r;
+}
+
 }  // namespace scrna::test
