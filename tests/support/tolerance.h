@@ -53,6 +53,9 @@ inline constexpr double kGeluTailRelative = 2e-5;
 /// Loss near initialisation in bf16 against fp32: logits of order 0.1 rounded to 2^-9 of themselves, averaged.
 inline constexpr double kBFloat16LossRelative = 2e-3;
 
+/// AdamW's kernel against LibTorch's after three steps, in units of the value's last place: a dozen roundings in another
+/// order, each below one.
+inline constexpr double kAdamWUlps = 8.0;
 /// Norm of gradients: rows of 1,024 in fp32, the rest in fp64.
 inline constexpr double kGradientNormRelative = 1e-6;
 /// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.
