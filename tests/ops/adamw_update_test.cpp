@@ -81,14 +81,16 @@ TEST_F(AdamWUpdateOp, FollowsThePaperWithDecayAndClipping) {
       }
       EXPECT_EQ(b.num_updates.item<int64_t>(), 10);
       EXPECT_LE(relative_l2(doubles(b.mean), oracle.mean), test::kFloat32RelativeL2);
-      EXPECT_LE(relative_l2(doubles(b.squared_mean), oracle.squared), test::kFloat32RelativeL2);
+      const bool kernel = implementation == Implementation::kAuto && count % 1024 == 0;
+      EXPECT_LE(relative_l2(doubles(b.squared_mean), oracle.squared),
+                kernel ? test::kFloat32RelativeL2 : test::kLibTorchSecondMomentRelative);
       EXPECT_LE(relative_l2(doubles(b.values), oracle.value), test::kFloat32RelativeL2);
       EXPECT_TRUE(b.compute_copy.equal(b.values.to(at::kBFloat16)));
     }
   }
 }
 
-TEST_F(AdamWUpdateOp, OneStepIsTheTwinsToTheLastPlaces) {
+TEST_F(AdamWUpdateOp, ThreeStepsAreTheTwinsToTheLastPlaces) {
   const at::Tensor values = at::randn({64 * 1024}).to(device()),
                    gradients = at::randn({64 * 1024}).to(device());
   const AdamWUpdate update{.learning_rate = 1e-3, .weight_decay = 0.1};
@@ -101,7 +103,9 @@ TEST_F(AdamWUpdateOp, OneStepIsTheTwinsToTheLastPlaces) {
   }
   const auto ours = doubles(results[0]), theirs = doubles(results[1]);
   for (size_t i = 0; i < ours.size(); ++i)
-    ASSERT_NEAR(ours[i], theirs[i], test::kAdamWUlps * 0x1.0p-24 * std::fmax(std::fabs(theirs[i]), 1e-3))
+    ASSERT_NEAR(ours[i], theirs[i],
+                test::kAdamWUlps * 0x1.0p-24 * std::fabs(theirs[i]) +
+                    3 * update.learning_rate * test::kLibTorchSecondMomentRelative)
         << i;
 }
 

@@ -12,6 +12,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
@@ -22,6 +23,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
@@ -36,6 +38,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "kernels/cross_entropy_cuda.h"
 #include "lib/ops/adamw_update.h"
 #include "lib/ops/embedding.h"
 #include "lib/ops/gelu.h"
@@ -187,6 +190,55 @@ void head(const Bench& bench) {
               6e-9 * static_cast<double>(kMasked) * kWidth * kGenes / 700);
 }
 
+/// The parts of one chunk of 4,096 rows; of products, TFLOP/s.
+void head_parts(const Bench& bench) {
+  if (!bench.wants("head part")) return;
+  constexpr int64_t kRows = 4096, kPadded = 43840;
+  const at::Tensor hidden = at::randn({kRows, kWidth}, gpu(at::kBFloat16));
+  const at::Tensor weight = at::randn({kPadded, kWidth}, gpu(at::kBFloat16)).mul(0.02);
+  const at::Tensor bias = at::zeros({kPadded}, gpu(at::kBFloat16));
+  at::Tensor logits = at::empty({kRows, kPadded}, gpu(at::kBFloat16)), d_hidden = at::empty_like(hidden);
+  at::Tensor d_weight = at::zeros({kGenes, kWidth}, gpu(at::kFloat));
+  const double flop = 2e-9 * static_cast<double>(kRows) * kWidth * kGenes;
+  const auto product = [&](const char* name, const std::function<void()>& call) {
+    const double milliseconds = median_milliseconds(call);
+    std::printf("%-44s %9.3f %8.0f TFLOP/s\n", name, milliseconds, flop / milliseconds);
+  };
+  product("head part: logits", [&] { at::addmm_out(logits, bias, hidden, weight.t()); });
+  product("head part: gradient of hidden", [&] { at::mm_out(d_hidden, logits, weight); });
+  const at::Tensor d_logits = logits.narrow(1, 0, kGenes).t();
+  product("head part: gradient of W, added in fp32",
+          [&] { at::addmm_out(d_weight, d_weight, d_logits, hidden, at::kFloat); });
+  product("head part: gradient of W, overwritten in fp32", [&] { at::mm_out(d_weight, d_logits, hidden, at::kFloat); });
+  at::Tensor padded = at::zeros({kPadded, kWidth}, gpu(at::kFloat)), half = at::zeros({kPadded, kWidth}, gpu(at::kBFloat16));
+  product("head part: the same, 43,840 rows in fp32", [&] { at::mm_out(padded, logits.t(), hidden, at::kFloat); });
+  product("head part: the same, 43,840 rows in bf16", [&] { at::mm_out(half, logits.t(), hidden); });
+  const at::Tensor targets = at::randint(kGenes, {kRows}, gpu(at::kLong));
+  const at::Tensor lse = at::empty({kRows}, gpu(at::kFloat)), losses = at::empty({kRows}, gpu(at::kFloat));
+  const at::Tensor d_bias = at::zeros({kGenes}, gpu(at::kFloat));
+  const kernels::CrossEntropy call{.num_rows = kRows,
+                                   .num_classes = kGenes,
+                                   .row_stride = kPadded,
+                                   .element_type = kernels::ElementType::kBFloat16,
+                                   .logits = logits.data_ptr(),
+                                   .targets = targets.data_ptr<int64_t>(),
+                                   .lse = lse.data_ptr<float>()};
+  const test::DeviceVector<uint8_t> partials(kernels::cross_entropy_workspace_bytes(call));
+  const double bytes = 2.0 * kRows * kPadded;
+  bench.row("head part: log-sum-exp and loss", bytes,
+            [&] {
+              test::check_cuda(kernels::cross_entropy_forward_cuda(call, losses.data_ptr<float>(), nullptr), "loss");
+            },
+            {}, {});
+  bench.row("head part: gradient of logits and bias", 2 * bytes,
+            [&] {
+              const kernels::CrossEntropyGradient gradient{1.0F, d_bias.data_ptr<float>(),
+                                                           reinterpret_cast<float*>(partials.data())};
+              test::check_cuda(kernels::cross_entropy_backward_cuda(call, gradient, nullptr), "gradient");
+            },
+            {}, {});
+}
+
 void embedding(const Bench& bench) {
   at::Tensor ids = at::randint(kGenes, {kTokens}, gpu(at::kLong));
   ids.masked_fill_(at::randint(100, {kTokens}, gpu(at::kLong)).lt(15), 1);
@@ -277,6 +329,7 @@ int run(int argc, char** argv) {
   residual_norm(bench, at::kBFloat16, "stream bf16");
   gelu(bench);
   head(bench);
+  head_parts(bench);
   embedding(bench);
   adamw(bench);
   return 0;

@@ -56,6 +56,9 @@ inline constexpr double kBFloat16LossRelative = 2e-3;
 /// AdamW's kernel against LibTorch's after three steps, in units of the value's last place: a dozen roundings in another
 /// order, each below one.
 inline constexpr double kAdamWUlps = 8.0;
+/// LibTorch's AdamW on a GPU forms 1 - beta2 from beta2 = 0.999 rounded to fp32: 1.3e-5 too small, and so are second
+/// moments (half of that in an update). Our kernel takes it from fp64.
+inline constexpr double kLibTorchSecondMomentRelative = 1.4e-5;
 /// Norm of gradients: rows of 1,024 in fp32, the rest in fp64.
 inline constexpr double kGradientNormRelative = 1e-6;
 /// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.
