@@ -14,7 +14,7 @@ using device::kOctet;
 using device::Octet;
 
 constexpr int kRowThreads = 512;
-constexpr int kRowsInFlight = 4;
+constexpr int kRowsInFlight = 2;
 constexpr float kLog2e = 1.44269504F;
 
 /// sum of exp(x - maximum) over some elements.

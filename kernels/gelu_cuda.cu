@@ -14,8 +14,8 @@ namespace {
 using device::kOctet;
 using device::Octet;
 
-constexpr int kRowsInFlight = 4;
-constexpr int64_t kForwardRows = 16;  // of a warp; no sums to keep, so there are as many blocks as that makes
+constexpr int kRowsInFlight = 2;
+constexpr int64_t kMaxGridRows = 65535;
 
 struct Normal {
   float distribution;  // Phi(v)
@@ -57,30 +57,18 @@ template <class Element>
 __global__ void __launch_bounds__(device::kTileWarps * 32) forward_kernel(BiasGelu call, Element* y) {
   const Columns place;
   if (place.column >= call.width) return;
-  float bias[kOctet] = {};
-  load_bias(call.bias, place.column, bias);
-  const auto* z = static_cast<const Element*>(call.z) + place.column;
-  y += place.column;
-  for (int64_t first = place.row; first < call.num_rows; first += kRowsInFlight * place.step) {
-    Octet<Element> in[kRowsInFlight];
+  for (int64_t row = place.row; row < call.num_rows; row += place.step) {  // once, below half a million rows
+    const int64_t offset = row * call.width + place.column;
+    float bias[kOctet] = {};
+    float v[kOctet];
+    load_bias(call.bias, place.column, bias);
+    device::load_octet(static_cast<const Element*>(call.z) + offset, v);
 #pragma unroll
-    for (int r = 0; r < kRowsInFlight; ++r) {
-      const int64_t row = first + r * place.step;
-      if (row < call.num_rows) in[r] = Octet<Element>::load(z + row * call.width);
+    for (int i = 0; i < kOctet; ++i) {
+      v[i] += bias[i];
+      v[i] *= normal(v[i]).distribution;
     }
-#pragma unroll
-    for (int r = 0; r < kRowsInFlight; ++r) {
-      const int64_t row = first + r * place.step;
-      if (row >= call.num_rows) break;
-      float v[kOctet];
-      in[r].unpack_to(v);
-#pragma unroll
-      for (int i = 0; i < kOctet; ++i) {
-        v[i] += bias[i];
-        v[i] *= normal(v[i]).distribution;
-      }
-      device::store_octet(y + row * call.width, v);
-    }
+    device::store_octet(y + offset, v);
   }
 }
 
@@ -141,9 +129,9 @@ size_t bias_gelu_workspace_bytes(const BiasGelu& call) {
 cudaError_t bias_gelu_forward_cuda(const BiasGelu& call, void* y, cudaStream_t stream) {
   if (bias_gelu_unsupported(call) != nullptr) return cudaErrorInvalidValue;
   if (call.num_rows == 0 || call.width == 0) return cudaSuccess;
-  constexpr int64_t kBlockRows = device::kTileWarps * kForwardRows;
+  const int64_t row_blocks = (call.num_rows + device::kTileWarps - 1) / device::kTileWarps;
   const dim3 grid(static_cast<unsigned>(device::tile_columns(call.width)),
-                  static_cast<unsigned>(std::min<int64_t>((call.num_rows + kBlockRows - 1) / kBlockRows, 65535)));
+                  static_cast<unsigned>(std::min(row_blocks, kMaxGridRows)));
   constexpr int kThreads = device::kTileWarps * 32;
   if (call.element_type == ElementType::kFloat32)
     forward_kernel<<<grid, kThreads, 0, stream>>>(call, static_cast<float*>(y));

@@ -131,15 +131,23 @@ void kernel_loss(const Chunk& chunk, std::optional<double> scale, const at::Tens
 }
 #endif
 
-/// d_weight += d_logits^T hidden with sums in d_weight's type.
+/// d_weight += d_logits^T hidden with sums in d_weight's type. Rows beyond a multiple of 64 get a product of
+/// their own: one of 43,804 rows takes 0.62 ms, one of 43,840 takes 0.41 (4,096 x 768, H100).
 void add_weight_gradient(const at::Tensor& d_weight, const at::Tensor& d_logits, const at::Tensor& hidden) {
-  at::Tensor sum = d_weight;
-  if (d_weight.scalar_type() == hidden.scalar_type())
-    sum.addmm_(d_logits.t(), hidden);
-  else if (hidden.is_cuda())
-    at::addmm_out(sum, sum, d_logits.t(), hidden, d_weight.scalar_type());
-  else
-    sum.addmm_(d_logits.t().to(d_weight.scalar_type()), hidden.to(d_weight.scalar_type()));
+  const int64_t even_rows = d_weight.size(0) / kColumnMultiple * kColumnMultiple;
+  const auto product = [&](int64_t first, int64_t rows) {
+    if (rows == 0) return;
+    at::Tensor sum = d_weight.narrow(0, first, rows);
+    const at::Tensor chosen = d_logits.narrow(1, first, rows).t();
+    if (d_weight.scalar_type() == hidden.scalar_type())
+      sum.addmm_(chosen, hidden);
+    else if (hidden.is_cuda())
+      at::addmm_out(sum, sum, chosen, hidden, d_weight.scalar_type());
+    else
+      sum.addmm_(chosen.to(d_weight.scalar_type()), hidden.to(d_weight.scalar_type()));
+  };
+  product(0, even_rows);
+  product(even_rows, d_weight.size(0) - even_rows);
 }
 
 /// With a scale: gradients too.

@@ -1,6 +1,7 @@
-// Speed of the fused operations of the training step beside their composed twins and LibTorch's own operators, in one
-// run: median milliseconds and, for ours, GB/s of the bytes that each must move (inputs read once, outputs written once).
-// The shapes are those of the 160M model on a pack of 65,536 tokens. Random operands, bf16 unless said.
+// Speed of the fused operations of the training step beside their composed twins and LibTorch's own
+// operators, in one run: median milliseconds and, for ours, GB/s of the bytes that each must move (inputs
+// read once, outputs written once). The shapes are those of the 160M model on a pack of 65,536 tokens. Random
+// operands, bf16 unless said.
 //
 //   fused_bench [name ...]      only the rows whose names contain one of the words
 #include <algorithm>
@@ -65,12 +66,13 @@ struct Bench {
   std::vector<std::string> words;
 
   [[nodiscard]] bool wants(const char* name) const {
-    return words.empty() || std::any_of(words.begin(), words.end(),
-                                        [&](const std::string& word) { return std::strstr(name, word.c_str()); });
+    return words.empty() || std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+             return std::strstr(name, word.c_str());
+           });
   }
   /// `bytes`: what must move; 0 for none to state. An empty function prints a dash.
-  void row(const char* name, double bytes, const std::function<void()>& ours, const std::function<void()>& twin,
-           const std::function<void()>& libtorch) const {
+  void row(const char* name, double bytes, const std::function<void()>& ours,
+           const std::function<void()>& twin, const std::function<void()>& libtorch) const {
     if (!wants(name)) return;
     const double milliseconds = median_milliseconds(ours);
     std::printf("%-44s %9.3f", name, milliseconds);
@@ -98,9 +100,11 @@ at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType type) {
 ops::CellDropout cells() {
   std::vector<int32_t> begin;
   std::vector<int64_t> ids;
-  for (int64_t cell = 0; cell <= kCells; ++cell) begin.push_back(static_cast<int32_t>(cell * kTokens / kCells));
+  for (int64_t cell = 0; cell <= kCells; ++cell)
+    begin.push_back(static_cast<int32_t>(cell * kTokens / kCells));
   for (int64_t cell = 0; cell < kCells; ++cell) ids.push_back(1000 + cell);
-  return {at::tensor(begin, at::kInt).to(at::kCUDA), at::tensor(ids, at::kLong).to(at::kCUDA),
+  return {at::tensor(begin, at::kInt).to(at::kCUDA),
+          at::tensor(ids, at::kLong).to(at::kCUDA),
           {.seed = 1, .step = 2, .layer = 3, .site = 0, .probability = 0.02}};
 }
 
@@ -120,20 +124,23 @@ void residual_norm(const Bench& bench, at::ScalarType stream, const std::string&
   };
   const auto theirs = [=] {
     const at::Tensor sum = h.add(std::get<0>(at::native_dropout(x, 0.02, true)));
-    return variable_list{sum, at::layer_norm(sum, {kWidth}, weights.gamma.to(stream), weights.beta.to(stream), 1e-5)
-                                  .to(at::kBFloat16)};
+    return variable_list{
+        sum, at::layer_norm(sum, {kWidth}, weights.gamma.to(stream), weights.beta.to(stream), 1e-5)
+                 .to(at::kBFloat16)};
   };
   const double elements = static_cast<double>(kTokens * kWidth);
   const double wide = stream == at::kFloat ? 4 : 2;
   bench.row(("residual+dropout+LayerNorm forward, " + suffix).c_str(), elements * (2 * wide + 4),
-            [=] { run(Implementation::kKernel); }, [=] { run(Implementation::kComposed); }, [=] { theirs(); });
+            [=] { run(Implementation::kKernel); }, [=] { run(Implementation::kComposed); },
+            [=] { theirs(); });
   const variable_list inputs{h, x, weights.gamma, weights.beta}, gradients{d_h, d_y};
   const auto graph = [&](Implementation implementation) {
     const ops::ResidualNorm out = run(implementation);
     return backward_of({out.h, out.y}, inputs, gradients);
   };
   bench.row(("residual+dropout+LayerNorm backward, " + suffix).c_str(), elements * (3 * wide + 4),
-            graph(Implementation::kKernel), graph(Implementation::kComposed), backward_of(theirs(), inputs, gradients));
+            graph(Implementation::kKernel), graph(Implementation::kComposed),
+            backward_of(theirs(), inputs, gradients));
 }
 
 void gelu(const Bench& bench) {
@@ -141,13 +148,14 @@ void gelu(const Bench& bench) {
   const at::Tensor d_y = at::randn({kTokens, kInner}, gpu(at::kBFloat16));
   const double elements = static_cast<double>(kTokens * kInner);
   const at::Tensor plain = z.detach();
-  bench.row("bias+GELU forward", elements * 4, [=] { ops::bias_gelu(z, bias, Implementation::kKernel); },
-            [=] { ops::bias_gelu(z, bias, Implementation::kComposed); }, [=] { at::gelu(plain); });
+  bench.row(
+      "bias+GELU forward", elements * 4, [=] { ops::bias_gelu(z, bias, Implementation::kKernel); },
+      [=] { ops::bias_gelu(z, bias, Implementation::kComposed); }, [=] { at::gelu(plain); });
   const auto graph = [&](Implementation implementation) {
     return backward_of({ops::bias_gelu(z, bias, implementation)}, {z, bias}, {d_y});
   };
-  bench.row("bias+GELU backward", elements * 6, graph(Implementation::kKernel), graph(Implementation::kComposed),
-            [=] { at::gelu_backward(d_y, plain).sum(0); });
+  bench.row("bias+GELU backward", elements * 6, graph(Implementation::kKernel),
+            graph(Implementation::kComposed), [=] { at::gelu_backward(d_y, plain).sum(0); });
 }
 
 double peak_megabytes(const std::function<void()>& call) {
@@ -171,7 +179,8 @@ void head(const Bench& bench) {
   const ops::LinearCrossEntropyGradients out{at::empty_like(in.hidden), at::zeros_like(in.weight),
                                              at::zeros_like(in.bias)};
   const auto run = [=](int64_t rows, Implementation implementation) {
-    ops::linear_cross_entropy_with_gradients(in, 1e-4, out, {.rows_per_chunk = rows, .implementation = implementation});
+    ops::linear_cross_entropy_with_gradients(in, 1e-4, out,
+                                             {.rows_per_chunk = rows, .implementation = implementation});
   };
   const at::Tensor w = small_weight.clone().requires_grad_(), b = no_bias.clone().requires_grad_();
   const auto theirs = [=] {
@@ -183,11 +192,13 @@ void head(const Bench& bench) {
     bench.row(("linear+cross-entropy, forward and backward, chunk " + std::to_string(rows)).c_str(), 0,
               [=] { run(rows, Implementation::kKernel); }, [=] { run(rows, Implementation::kComposed); },
               rows == 4096 ? std::function<void()>(theirs) : std::function<void()>());
-  std::printf("  peak extra memory, MB: chunk 2048 %.0f, 4096 %.0f, 10000 %.0f; LibTorch %.0f; products alone at 700 TFLOP/s %.3f ms\n",
-              peak_megabytes([=] { run(2048, Implementation::kKernel); }),
-              peak_megabytes([=] { run(4096, Implementation::kKernel); }),
-              peak_megabytes([=] { run(10000, Implementation::kKernel); }), peak_megabytes(theirs),
-              6e-9 * static_cast<double>(kMasked) * kWidth * kGenes / 700);
+  std::printf(
+      "  peak extra memory, MB: chunk 2048 %.0f, 4096 %.0f, 10000 %.0f; LibTorch %.0f; products alone at 700 "
+      "TFLOP/s %.3f ms\n",
+      peak_megabytes([=] { run(2048, Implementation::kKernel); }),
+      peak_megabytes([=] { run(4096, Implementation::kKernel); }),
+      peak_megabytes([=] { run(10000, Implementation::kKernel); }), peak_megabytes(theirs),
+      6e-9 * static_cast<double>(kMasked) * kWidth * kGenes / 700);
 }
 
 /// The parts of one chunk of 4,096 rows; of products, TFLOP/s.
@@ -207,12 +218,11 @@ void head_parts(const Bench& bench) {
   product("head part: logits", [&] { at::addmm_out(logits, bias, hidden, weight.t()); });
   product("head part: gradient of hidden", [&] { at::mm_out(d_hidden, logits, weight); });
   const at::Tensor d_logits = logits.narrow(1, 0, kGenes).t();
-  product("head part: gradient of W, added in fp32",
+  product("head part: gradient of W, 43,804 rows, added in fp32",
           [&] { at::addmm_out(d_weight, d_weight, d_logits, hidden, at::kFloat); });
-  product("head part: gradient of W, overwritten in fp32", [&] { at::mm_out(d_weight, d_logits, hidden, at::kFloat); });
-  at::Tensor padded = at::zeros({kPadded, kWidth}, gpu(at::kFloat)), half = at::zeros({kPadded, kWidth}, gpu(at::kBFloat16));
-  product("head part: the same, 43,840 rows in fp32", [&] { at::mm_out(padded, logits.t(), hidden, at::kFloat); });
-  product("head part: the same, 43,840 rows in bf16", [&] { at::mm_out(half, logits.t(), hidden); });
+  at::Tensor padded = at::zeros({kPadded, kWidth}, gpu(at::kFloat));
+  product("head part: gradient of W, 43,840 rows, overwritten",
+          [&] { at::mm_out(padded, logits.t(), hidden, at::kFloat); });
   const at::Tensor targets = at::randint(kGenes, {kRows}, gpu(at::kLong));
   const at::Tensor lse = at::empty({kRows}, gpu(at::kFloat)), losses = at::empty({kRows}, gpu(at::kFloat));
   const at::Tensor d_bias = at::zeros({kGenes}, gpu(at::kFloat));
@@ -227,7 +237,8 @@ void head_parts(const Bench& bench) {
   const double bytes = 2.0 * kRows * kPadded;
   bench.row("head part: log-sum-exp and loss", bytes,
             [&] {
-              test::check_cuda(kernels::cross_entropy_forward_cuda(call, losses.data_ptr<float>(), nullptr), "loss");
+              test::check_cuda(kernels::cross_entropy_forward_cuda(call, losses.data_ptr<float>(), nullptr),
+                               "loss");
             },
             {}, {});
   bench.row("head part: gradient of logits and bias", 2 * bytes,
@@ -250,29 +261,34 @@ void embedding(const Bench& bench) {
     return ops::embed(genes, places, at::kFloat, dropout, implementation);
   };
   const auto theirs = [=] {
-    return std::get<0>(
-        at::native_dropout(at::embedding(genes.table, ids).add(at::embedding(places.table, ranks)), 0.02, true));
+    return std::get<0>(at::native_dropout(
+        at::embedding(genes.table, ids).add(at::embedding(places.table, ranks)), 0.02, true));
   };
   const double elements = static_cast<double>(kTokens * kWidth);
-  bench.row("embedding forward, fp32", elements * 8, [=] { run(Implementation::kKernel); },
-            [=] { run(Implementation::kComposed); }, [=] { theirs(); });
+  bench.row(
+      "embedding forward, fp32", elements * 8, [=] { run(Implementation::kKernel); },
+      [=] { run(Implementation::kComposed); }, [=] { theirs(); });
   const at::Tensor d_e = at::randn({kTokens, kWidth}, gpu(at::kFloat));
-  const auto graph = [&](const at::Tensor& e) { return backward_of({e}, {genes.table, places.table}, {d_e}); };
+  const auto graph = [&](const at::Tensor& e) {
+    return backward_of({e}, {genes.table, places.table}, {d_e});
+  };
   bench.row("embedding backward, fp32, both tables", elements * 8 + 4.0 * (kGenes + 2048) * kWidth,
             graph(run(Implementation::kKernel)), graph(run(Implementation::kComposed)), graph(theirs()));
   const at::Tensor d_genes = at::zeros_like(genes.table).detach();
   const at::Tensor d_half = d_e.to(at::kBFloat16);
-  bench.row("gene gradient added to a flat buffer, bf16", elements * 2 + 8.0 * kGenes * kWidth * 0.7,
-            [=] { ops::add_embedding_gradient(d_genes, ids, d_half, dropout, Implementation::kKernel); },
-            [=] { ops::add_embedding_gradient(d_genes, ids, d_half, dropout, Implementation::kComposed); }, {});
+  bench.row(
+      "gene gradient added to a flat buffer, bf16", elements * 2 + 8.0 * kGenes * kWidth * 0.7,
+      [=] { ops::add_embedding_gradient(d_genes, ids, d_half, dropout, Implementation::kKernel); },
+      [=] { ops::add_embedding_gradient(d_genes, ids, d_half, dropout, Implementation::kComposed); }, {});
   const at::Tensor positions =
       std::get<0>(at::sort(at::randperm(kTokens, gpu(at::kLong)).narrow(0, 0, kMasked))).contiguous();
   const at::Tensor x = leaf({kTokens, kWidth}, at::kFloat);
   const at::Tensor d = at::randn({kMasked, kWidth}, gpu(at::kFloat));
   const double chosen = 4.0 * kMasked * kWidth;
-  bench.row("masked rows forward, fp32", 2 * chosen,
-            [=] { ops::select_rows(x, positions, Implementation::kKernel); },
-            [=] { at::index_select(x, 0, positions); }, {});
+  bench.row(
+      "masked rows forward, fp32", 2 * chosen,
+      [=] { ops::select_rows(x, positions, Implementation::kKernel); },
+      [=] { at::index_select(x, 0, positions); }, {});
   bench.row("masked rows backward, fp32", chosen + 4 * elements,
             backward_of({ops::select_rows(x, positions, Implementation::kKernel)}, {x}, {d}),
             backward_of({at::index_select(x, 0, positions)}, {x}, {d}), {});
@@ -285,8 +301,9 @@ void adamw(const Bench& bench) {
   for (int layer = 0; layer < 14; ++layer)
     for (int part = 0; part < 10; ++part) {
       const std::string name = std::to_string(layer);
-      parameters.push_back({name + "." + std::to_string(part), at::zeros({rows / 140 * 1024}, gpu(at::kFloat)).requires_grad_(),
-                            name, part < 8});
+      parameters.push_back({name + "." + std::to_string(part),
+                            at::zeros({rows / 140 * 1024}, gpu(at::kFloat)).requires_grad_(), name,
+                            part < 8});
     }
   const ops::ParameterSet set(std::move(parameters));
   const at::NoGradGuard no_grad;
@@ -302,25 +319,28 @@ void adamw(const Bench& bench) {
                       .num_updates = at::zeros({}, gpu(at::kLong))};
   const at::Tensor squares = set.squared_gradient_norm_per_layer();
   const ops::AdamWUpdate update{.learning_rate = 1e-6, .weight_decay = 0.1, .clip_norm = 1};
-  bench.row("gradient norms per layer, 160M", elements * 4,
-            [&] { static_cast<void>(set.squared_gradient_norm_per_layer(Implementation::kKernel)); },
-            [&] { static_cast<void>(set.squared_gradient_norm_per_layer(Implementation::kComposed)); }, {});
+  bench.row(
+      "gradient norms per layer, 160M", elements * 4,
+      [&] { static_cast<void>(set.squared_gradient_norm_per_layer(Implementation::kKernel)); },
+      [&] { static_cast<void>(set.squared_gradient_norm_per_layer(Implementation::kComposed)); }, {});
   const at::Tensor step = at::ones({}, gpu(at::kFloat));
-  bench.row("AdamW with bf16 copy and clipping, 160M", elements * 30,
-            [&] { ops::adamw_update(b, squares, {}, update, Implementation::kKernel); },
-            [&] { ops::adamw_update(b, squares, {}, update, Implementation::kComposed); },
-            [&] {
-              at::_fused_adamw_({b.values}, {b.gradients}, {b.mean}, {b.squared_mean}, {}, {step}, 1e-6, 0.9, 0.999, 0.1,
-                                1e-8, false, false);
-              b.compute_copy.copy_(b.values);
-            });
+  bench.row(
+      "AdamW with bf16 copy and clipping, 160M", elements * 30,
+      [&] { ops::adamw_update(b, squares, {}, update, Implementation::kKernel); },
+      [&] { ops::adamw_update(b, squares, {}, update, Implementation::kComposed); },
+      [&] {
+        at::_fused_adamw_({b.values}, {b.gradients}, {b.mean}, {b.squared_mean}, {}, {step}, 1e-6, 0.9, 0.999,
+                          0.1, 1e-8, false, false);
+        b.compute_copy.copy_(b.values);
+      });
 }
 
 int run(int argc, char** argv) {
   const Bench bench{{argv + 1, argv + argc}};
   cudaDeviceProp properties{};
   test::check_cuda(cudaGetDeviceProperties(&properties, 0), "device");
-  std::printf("%s; milliseconds\n%-44s %9s %8s %9s %9s\n", properties.name, "", "ours", "GB/s", "twin", "LibTorch");
+  std::printf("%s; milliseconds\n%-44s %9s %8s %9s %9s\n", properties.name, "", "ours", "GB/s", "twin",
+              "LibTorch");
   {
     const at::Tensor from = at::randn({256 << 20}, gpu(at::kFloat)), to = at::empty_like(from);
     bench.row("copy of 1 GiB: the ceiling", 2.0 * 4 * (256 << 20), [=] { to.copy_(from); }, {}, {});
