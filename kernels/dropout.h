@@ -17,6 +17,15 @@
 
 namespace scrna::kernels {
 
+/// Which elements of a [T, D] are dropped, for kernels that drop on the way. All zero: none.
+struct DropoutMask {
+  const int32_t* cu_seqlens = nullptr;  // [B+1]
+  const uint64_t* cell_ids = nullptr;   // [B]
+  int64_t num_cells = 0;                // B
+  uint64_t key = 0;                     // from (seed, step, layer, site)
+  uint32_t threshold = 0;               // dropout_threshold(p), below 65,536; 0: nothing is dropped
+};
+
 struct Dropout {
   const void* x = nullptr;  // [T, D] contiguous
   void* y = nullptr;        // [T, D] contiguous; may be x

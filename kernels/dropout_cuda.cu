@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/device/dropout_mask.h"
 #include "kernels/dropout_cuda.h"
 
 namespace scrna::kernels {
@@ -25,25 +26,11 @@ struct alignas(16) Group {
   Element element[kDropoutGroup];
 };
 
-/// The last cell that begins at or before the token.
-__device__ int64_t cell_of(const int32_t* cu_seqlens, int64_t num_cells, int64_t token) {
-  int64_t low = 0;
-  int64_t high = num_cells;
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    if (cu_seqlens[middle] <= token)
-      low = middle;
-    else
-      high = middle;
-  }
-  return low;
-}
-
 template <class Element, bool kVector>
 __global__ void __launch_bounds__(kWarpsPerBlock * 32) dropout_kernel(Dropout call) {
   const int64_t token = int64_t{blockIdx.x} * kWarpsPerBlock + threadIdx.x / 32;
   if (token >= call.num_tokens) return;
-  const int64_t cell = cell_of(call.cu_seqlens, call.num_cells, token);
+  const int64_t cell = device::cell_of(call.cu_seqlens, call.num_cells, token);
   const uint64_t cell_id = call.cell_ids[cell];
   const auto position = static_cast<uint32_t>(token - call.cu_seqlens[cell]);
   const float scale = dropout_scale(call.threshold);

@@ -145,37 +145,51 @@ void check(const at::Tensor& x, const at::Tensor& cu_seqlens, const at::Tensor& 
   SCRNA_CHECK(x.dim() == 2 && x.is_contiguous(), "dropout: x must be a contiguous [T, D]");
   SCRNA_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf,
               "dropout: x must be fp32, bf16 or fp16, got {}", c10::toString(type));
-  SCRNA_CHECK(cell_ids.dim() == 1 && cell_ids.scalar_type() == at::kLong && cell_ids.is_contiguous(),
-              "dropout: cell_ids must be a contiguous int64 [B]");
-  SCRNA_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == at::kInt && cu_seqlens.is_contiguous() &&
-                  cu_seqlens.numel() == cell_ids.numel() + 1,
-              "dropout: cu_seqlens must be a contiguous int32 [B + 1], B = {}", cell_ids.numel());
-  SCRNA_CHECK(cu_seqlens.device() == x.device() && cell_ids.device() == x.device(),
-              "dropout: cu_seqlens and cell_ids must be on {}", x.device().str());
-  SCRNA_CHECK(
-      !x.is_cpu() || (cu_seqlens[0].item<int32_t>() == 0 && cu_seqlens[-1].item<int32_t>() == x.size(0)),
-      "dropout: cu_seqlens must run from 0 to {} tokens", x.size(0));
+  check_cells("dropout", x, cu_seqlens, cell_ids);
 }
 
 }  // namespace
 
-at::Tensor dropout(const at::Tensor& x_TD, const at::Tensor& cu_seqlens, const at::Tensor& cell_ids,
-                   const DropoutSite& site, Implementation implementation) {
+void check_cells(const char* operation, const at::Tensor& x, const at::Tensor& cu_seqlens,
+                 const at::Tensor& cell_ids) {
+  SCRNA_CHECK(cell_ids.dim() == 1 && cell_ids.scalar_type() == at::kLong && cell_ids.is_contiguous(),
+              "{}: cell_ids must be a contiguous int64 [B]", operation);
+  SCRNA_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.scalar_type() == at::kInt && cu_seqlens.is_contiguous() &&
+                  cu_seqlens.numel() == cell_ids.numel() + 1,
+              "{}: cu_seqlens must be a contiguous int32 [B + 1], B = {}", operation, cell_ids.numel());
+  SCRNA_CHECK(cu_seqlens.device() == x.device() && cell_ids.device() == x.device(),
+              "{}: cu_seqlens and cell_ids must be on {}", operation, x.device().str());
+  SCRNA_CHECK(
+      !x.is_cpu() || (cu_seqlens[0].item<int32_t>() == 0 && cu_seqlens[-1].item<int32_t>() == x.size(0)),
+      "{}: cu_seqlens must run from 0 to {} tokens", operation, x.size(0));
+}
+
+uint32_t dropout_threshold(const DropoutSite& site) {
   if (!(site.probability >= 0.0 && site.probability < 1.0))
     throw ConfigError("dropout: probability {} is outside [0, 1)", site.probability);
-  check(x_TD, cu_seqlens, cell_ids);
-  auto call = c10::make_intrusive<Call>();
-  call->threshold = kernels::dropout_threshold(site.probability);
-  if (call->threshold == 0) return x_TD;
-  if (call->threshold > 65535)
+  const uint32_t threshold = kernels::dropout_threshold(site.probability);
+  if (threshold > 65535)
     throw ConfigError("dropout: probability {} leaves nothing at a resolution of 1 / 65,536",
                       site.probability);
+  return threshold;
+}
+
+uint64_t dropout_key(const DropoutSite& site) {
+  const uint64_t where = (uint64_t{site.layer} << 32) | site.site;
+  return mix64(mix64(mix64(mix64(site.seed) ^ static_cast<uint64_t>(RandomPurpose::kDropout)) ^
+                     static_cast<uint64_t>(site.step)) ^
+               where);
+}
+
+at::Tensor dropout(const at::Tensor& x_TD, const at::Tensor& cu_seqlens, const at::Tensor& cell_ids,
+                   const DropoutSite& site, Implementation implementation) {
+  auto call = c10::make_intrusive<Call>();
+  call->threshold = dropout_threshold(site);
+  check(x_TD, cu_seqlens, cell_ids);
+  if (call->threshold == 0) return x_TD;
   call->cu_seqlens = cu_seqlens;
   call->cell_ids = cell_ids;
-  const uint64_t where = (uint64_t{site.layer} << 32) | site.site;
-  call->key = mix64(mix64(mix64(mix64(site.seed) ^ static_cast<uint64_t>(RandomPurpose::kDropout)) ^
-                          static_cast<uint64_t>(site.step)) ^
-                    where);
+  call->key = dropout_key(site);
   call->composed = implementation == Implementation::kComposed || !has_kernel(x_TD);
   return DropoutFunction::apply(x_TD, call);
 }

@@ -21,6 +21,21 @@ struct DropoutSite {
   double probability = 0.0;
 };
 
+/// The cells of a pack together with the place of a dropout: what an operation that drops on the way needs.
+struct CellDropout {
+  at::Tensor cu_seqlens;  // [B+1] int32
+  at::Tensor cell_ids;    // [B] int64, the bits of the uint64 id
+  DropoutSite site;
+};
+
+/// Philox key of the site.
+uint64_t dropout_key(const DropoutSite& site);
+/// kernels::dropout_threshold of the site's probability; throws ConfigError unless 0 <= p < 1 and something is kept.
+uint32_t dropout_threshold(const DropoutSite& site);
+/// Throws InternalError unless the cells of `dropout` fit x: [T, D] (see dropout()).
+void check_cells(const char* operation, const at::Tensor& x_TD, const at::Tensor& cu_seqlens,
+                 const at::Tensor& cell_ids);
+
 /// x: [T, D] fp32, bf16 or fp16, contiguous. cu_seqlens: [B+1] int32, cell_ids: [B] int64 (the bits of the
 /// uint64 id), both on x's device. Returns x * keep / (1 - p), and x itself when p is 0. Throws ConfigError
 /// unless 0 <= p < 1 and InternalError when the tensors break the contract.

@@ -18,6 +18,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/ops/attention.h"
+
 namespace scrna::ops {
 
 /// In elements: 4 KiB of fp32, so that a row of this length never spans two parameters (see
@@ -67,8 +69,9 @@ class ParameterSet {
   [[nodiscard]] const std::vector<std::string>& layer_names() const { return layer_names_; }
   /// [num layers] fp64 on the device: sum of squared gradients of each layer, in the order of layer_names().
   /// Does not synchronise with the host; the sum over all layers is the square of the global norm.
-  /// Deterministic.
-  [[nodiscard]] at::Tensor squared_gradient_norm_per_layer() const;
+  /// Deterministic. On CUDA by the kernels of kernels/adamw_cuda.h.
+  [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(
+      Implementation implementation = Implementation::kAuto) const;
   /// Moves buffers, values and gradients to `device`.
   void to(at::Device device);
 
@@ -82,7 +85,8 @@ class ParameterSet {
   at::Tensor values_;
   at::Tensor gradients_;
   at::Tensor
-      row_offsets_;  // [parameters + 1] int64: first row of kParameterAlignment elements, in buffer order
+      row_offsets_;      // [parameters + 1] int64: first row of kParameterAlignment elements, in buffer order
+  at::Tensor layer_of_;  // [parameters] int32, in buffer order
   at::Tensor layer_membership_;  // [layers, parameters] fp64 zeros and ones, parameters in buffer order
   int64_t num_decayed_ = 0;
   int64_t num_elements_ = 0;

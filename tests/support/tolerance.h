@@ -45,9 +45,20 @@ inline constexpr double kExpUlp = 2.0;
 /// Sigmoid in fp32: exp, one addition, one division.
 inline constexpr double kSigmoidUlp = 4.0;
 
+/// Sums of 65,537 rows in fp32, in whatever order LibTorch's CPU code adds them: sqrt(65,537) * 2^-24.
+inline constexpr double kFloat32LongSumRelativeL2 = 1.6e-5;
+/// The GELU kernel relative to its own value, also where that is 1e-30: the exponent v^2 / 2 of up to 72 in fp32.
+inline constexpr double kGeluTailRelative = 2e-5;
+
 /// Loss near initialisation in bf16 against fp32: logits of order 0.1 rounded to 2^-9 of themselves, averaged.
 inline constexpr double kBFloat16LossRelative = 2e-3;
 
+/// AdamW's kernel against LibTorch's after three steps, in units of the value's last place: a dozen roundings in another
+/// order, each below one.
+inline constexpr double kAdamWUlps = 8.0;
+/// LibTorch's AdamW on a GPU forms 1 - beta2 from beta2 = 0.999 rounded to fp32: 1.3e-5 too small, and so are second
+/// moments (half of that in an update). Our kernel takes it from fp64.
+inline constexpr double kLibTorchSecondMomentRelative = 1.4e-5;
 /// Norm of gradients: rows of 1,024 in fp32, the rest in fp64.
 inline constexpr double kGradientNormRelative = 1e-6;
 /// Gradients added in place in fp32 three times against one backward pass times three, values of order 100.
