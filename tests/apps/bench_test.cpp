@@ -103,7 +103,7 @@ TEST(Bench, TheGroupNamesItsBenchmarks) {
   expect_failure(scrna_train({"bench", "atention"}), 2, {"atention", "did you mean 'attention'"});
 }
 
-TEST(Bench, WithoutAGpuItSaysWhatToDo) {
+TEST(Bench, WithoutAGpuItNamesTheWayOut) {
   if (has_gpu()) GTEST_SKIP() << "this machine has a GPU";
   expect_failure(scrna_train({"bench", "attention"}), 5, {"no CUDA device", "--device cpu"});
 }
