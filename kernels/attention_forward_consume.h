@@ -15,6 +15,9 @@ template <class T>
 class ForwardConsumer {
  public:
   static constexpr int kScores = T::kKeys / 2;  // per thread
+  /// What long cells take, whose weights are even smaller.
+  static constexpr SigmoidForm kLongForm =
+      T::kForm == SigmoidForm::kSmall && !T::kKeyBias ? SigmoidForm::kTiny : T::kForm;
 
   __device__ __forceinline__ ForwardConsumer(const ForwardParams& params, ForwardShared<T>& shared, int group)
       : shared_(shared),
@@ -34,10 +37,14 @@ class ForwardConsumer {
       const bool has_work = tile.num_blocks > 0 && group_ * 64 < tile.num_valid;
 #pragma unroll
       for (int i = 0; i < T::kWidth / 2; ++i) o_[i] = 0.0F;
-      if (has_work)
-        attend(tile, slot.index);
-      else
+      if (has_work) {
+        if (kLongForm != T::kForm && tile.bias < kTinyBiasBelow)
+          attend<kLongForm>(tile, slot.index);
+        else
+          attend<T::kForm>(tile, slot.index);
+      } else {
         skip(tile.num_blocks);
+      }
       // All four warps have read the tile and Q: products are issued by the whole warpgroup, and skip()
       // synchronises.
       if (leads_) arrive(shared_.q_empty[slot.index]);
@@ -69,8 +76,10 @@ class ForwardConsumer {
     named_sync(1 + group_, 128);
   }
 
+  template <SigmoidForm kForm>
   __device__ __forceinline__ void attend(const ForwardTile& tile, int slot) {
-    float first[kScores], second[kScores];  // scores of two blocks
+    float first[kScores], second[kScores];         // scores of two blocks
+    uint32_t even[kScores / 2], odd[kScores / 2];  // rounded weights of two blocks
     bias_ = tile.bias;
     q_tile_ = q_ + slot * (T::kQueryBytes >> 4);
     if constexpr (T::kQueryInRegisters) {
@@ -83,77 +92,90 @@ class ForwardConsumer {
     issue_scores(first);
     products_wait<0>();
     pin(first);
-    weigh(first);
-    round(first);
+    if constexpr (!T::kKeyBias) release_keys(scored_);
+    weigh<kForm>(first, scored_, even);
     int left = tile.num_blocks - 1;  // blocks whose weights are not formed yet
-    if (left > 0) {
-      issue_scores(second);
-      products_wait<0>();
-      pin(second);
-      if constexpr (!T::kKeyBias) release_keys(scored_);
-      // Every step forms the weights of one block and issues the scores of the next.
-      while (left > kForwardBodySteps) {
-        step<false, true>(second, first);
-#pragma unroll
-        for (int i = 0; i < kForwardBodySteps / 2 - 1; ++i) {
-          step<true, true>(first, second);
-          step<true, true>(second, first);
-        }
-        step<true, false>(first, second);
-        left -= kForwardBodySteps;
-      }
-      while (left > 2) {
-        step<false, true>(second, first);
-        step<true, false>(first, second);
-        left -= 2;
-      }
-      if (left == 2) {
-        step<false, false>(second, first);
-        last_step(first);
-      } else {
-        last_step(second);
-      }
+    if (left == 0) {
+      finish(even);
+      return;
     }
-    issue_output();
+    issue_scores(second);
     products_wait<0>();
-    pin(o_);
-    release_values();
+    pin(second);
+    if constexpr (!T::kKeyBias) release_keys(scored_);
+    // Every step forms the weights of one block and issues the scores of the next.
+    while (left > kForwardBodySteps) {
+      step<kForm, false, true>(second, first, even, odd);
+#pragma unroll
+      for (int i = 0; i < kForwardBodySteps / 2 - 1; ++i) {
+        step<kForm, true, true>(first, second, odd, even);
+        step<kForm, true, true>(second, first, even, odd);
+      }
+      step<kForm, true, false>(first, second, odd, even);
+      left -= kForwardBodySteps;
+    }
+    while (left > 2) {
+      step<kForm, false, true>(second, first, even, odd);
+      step<kForm, true, false>(first, second, odd, even);
+      left -= 2;
+    }
+    if (left == 2) {
+      step<kForm, false, false>(second, first, even, odd);
+      last_step<kForm>(first, odd, even);
+      finish(even);
+    } else {
+      last_step<kForm>(second, even, odd);
+      finish(odd);
+    }
   }
 
-  /// P(j) is rounded, S(j + 1) is in `current` (or still in flight there). Leaves P(j + 1) rounded and S(j +
-  /// 2) in `next`.
-  template <bool kInFlight, bool kLeaveInFlight>
-  __device__ __forceinline__ void step(float (&current)[kScores], float (&next)[kScores]) {
-    issue_output();
+  /// `weights` is P(j) and S(j + 1) is in `current`; in flight are S(j + 1) and P(j - 1) V(j - 1), or
+  /// nothing. Leaves P(j + 1) in `next_weights` and S(j + 2) in `next`, with S(j + 2) and P(j) V(j) in
+  /// flight, or nothing.
+  template <SigmoidForm kForm, bool kInFlight, bool kLeaveInFlight>
+  __device__ __forceinline__ void step(float (&current)[kScores], float (&next)[kScores],
+                                       uint32_t (&weights)[kScores / 2],
+                                       uint32_t (&next_weights)[kScores / 2]) {
+    const int older = valued_;
+    issue_output(weights);
     if constexpr (kInFlight) {
       products_wait<1>();
       pin(current);
+      pin(next_weights);
+      release_values(older);
       if constexpr (!T::kKeyBias) release_keys(scored_);
     }
     const int stage = scored_;
     issue_scores(next);
-    weigh(current, stage);
-    pin(current);
-    products_wait<kLeaveInFlight ? 1 : 0>();
+    weigh<kForm>(current, stage, next_weights);
+    pin(next_weights);
     if constexpr (!kLeaveInFlight) {
+      products_wait<0>();
       pin(next);
+      pin(o_);
+      pin(weights);
+      release_values(valued_);
       if constexpr (!T::kKeyBias) release_keys(scored_);
     }
-    pin(o_);
-    pin(p_);
-    release_values();
-    round(current);
   }
 
-  /// The same without a block after it.
-  __device__ __forceinline__ void last_step(float (&current)[kScores]) {
-    issue_output();
-    weigh(current, scored_);
+  /// The same, with nothing in flight, without a block after it.
+  template <SigmoidForm kForm>
+  __device__ __forceinline__ void last_step(float (&current)[kScores], uint32_t (&weights)[kScores / 2],
+                                            uint32_t (&next_weights)[kScores / 2]) {
+    issue_output(weights);
+    weigh<kForm>(current, scored_, next_weights);
     products_wait<0>();
     pin(o_);
-    pin(p_);
-    release_values();
-    round(current);
+    pin(weights);
+    release_values(valued_);
+  }
+
+  __device__ __forceinline__ void finish(uint32_t (&weights)[kScores / 2]) {
+    issue_output(weights);
+    products_wait<0>();
+    pin(o_);
+    release_values(valued_);
   }
 
   /// S = Q K^T of the next block of keys.
@@ -178,41 +200,35 @@ class ForwardConsumer {
     products_commit();
   }
 
-  /// O += P V of the block whose weights are rounded.
-  __device__ __forceinline__ void issue_output() {
+  /// O += P V of the next block of values.
+  __device__ __forceinline__ void issue_output(uint32_t (&weights)[kScores / 2]) {
     wait(shared_.v_full[v_ring_.index], v_ring_.phase);
-    const uint64_t v = v_ + v_ring_.index * (T::kBlockBytes >> 4);
-    pin(p_);
+    valued_ = v_ring_.index;
+    const uint64_t v = v_ + valued_ * (T::kBlockBytes >> 4);
+    v_ring_.advance();
+    pin(weights);
     pin(o_);
     products_begin();
 #pragma unroll
     for (int step = 0; step < T::kKeys / 16; ++step)
       Product<typename T::Element, T::kWidth, Major::kInner, Major::kOuter>::registers(
-          o_, &p_[4 * step], v + (step * 2048 >> 4), 1);
+          o_, &weights[4 * step], v + (step * 2048 >> 4), 1);
     products_commit();
   }
 
-  __device__ __forceinline__ void weigh(float (&s)[kScores], int stage) {
+  /// The rounded weights of a block of scores.
+  template <SigmoidForm kForm>
+  __device__ __forceinline__ void weigh(float (&s)[kScores], int stage, uint32_t (&weights)[kScores / 2]) {
     if constexpr (T::kKeyBias) {
       const float* bias = shared_.key_bias[stage] + 2 * (threadIdx.x % 4);
-      sigmoid<T::kForm>(s, scale_, [&](int i) {
+      rounded_sigmoid<kForm, typename T::Element>(s, scale_, weights, [&](int i) {
         const float2 pair = *reinterpret_cast<const float2*>(bias + i / 4 * 8);
         return i % 2 == 0 ? pair.x : pair.y;
       });
       release_keys(stage);
     } else {
-      sigmoid<T::kForm>(s, scale_, [this](int) { return bias_; });
+      rounded_sigmoid<kForm, typename T::Element>(s, scale_, weights, [this](int) { return bias_; });
     }
-  }
-
-  __device__ __forceinline__ void weigh(float (&s)[kScores]) {
-    if constexpr (!T::kKeyBias) release_keys(scored_);
-    weigh(s, scored_);
-  }
-
-  __device__ __forceinline__ void round(const float (&s)[kScores]) {
-#pragma unroll
-    for (int i = 0; i < kScores / 2; ++i) p_[i] = pack<typename T::Element>(s[2 * i], s[2 * i + 1]);
   }
 
   /// In attend() the products, which a warpgroup issues together, keep its warps in step.
@@ -225,9 +241,8 @@ class ForwardConsumer {
     }
   }
 
-  __device__ __forceinline__ void release_values() {
-    if (leads_) arrive(shared_.v_empty[v_ring_.index]);
-    v_ring_.advance();
+  __device__ __forceinline__ void release_values(int stage) {
+    if (leads_) arrive(shared_.v_empty[stage]);
   }
 
   __device__ __forceinline__ void store(const ForwardParams& params, const ForwardTile& tile, bool has_work) {
@@ -247,8 +262,8 @@ class ForwardConsumer {
   uint64_t q_tile_ = 0;
   Ring<T::kStages> k_ring_, v_ring_;
   int scored_ = 0;  // stage of the newest scores
+  int valued_ = 0;  // stage of the newest product with values
   float o_[T::kWidth / 2];
-  uint32_t p_[T::kKeys / 4];
   uint32_t q_fragment_[T::kQueryInRegisters ? T::kWidth / 4 : 1];
 };
 

@@ -18,8 +18,8 @@ struct ForwardTuning<64> {
   static constexpr int kKeys = 64;   // per block; 48: 578, 80: 517, 96: 565, 128 with one score buffer: 571
   static constexpr int kStages = 4;  // of K and V; 6: equal
   static constexpr bool kQueryInRegisters = false;  // does not fit
-  static constexpr int kConsumerRegisters = 152;
-  static constexpr int kProducerRegisters = 56;
+  static constexpr int kConsumerRegisters = 160;
+  static constexpr int kProducerRegisters = 32;
 };
 
 template <>
@@ -32,8 +32,13 @@ struct ForwardTuning<128> {
   static constexpr int kProducerRegisters = 40;
 };
 
+/// Cells with a bias below this (more than 1,353 tokens) try SigmoidForm::kTiny first, others kSmall, in the
+/// exact form; times log2(e). At T = 1,024 a fragment in fourteen would exceed kTiny's limit: 432 instead of
+/// 455.
+inline constexpr float kTinyBiasBelow = -10.4F;
+
 /// Steps between two points without a product in flight: longer bodies cost instruction fetches (14: -2 %,
-/// 30: -4 %).
+/// 30: -4 %); 4: -2 %.
 inline constexpr int kForwardBodySteps = 6;
 
 template <int kHeadWidth>

@@ -148,6 +148,46 @@ TEST_P(AttentionCuda, AKeyBiasOfMinusInfinityRemovesTheKey) {
   }
 }
 
+/// One weight of each row, from 3e-4 to 0.9997, among tiny ones: forms for small weights must notice it,
+/// wherever it stands. It is the only key with a value, so O is the weight itself.
+TEST_P(AttentionCuda, OneWeightOfAnySizeAmongTinyOnesIsRight) {
+  for (const int32_t n : {600, 2048})
+    for (const int64_t width : widths())
+      for (const Variant& v : variants()) {
+        if (v.deterministic) continue;
+        PathProblem problem(GetParam(), {.name = "", .query_lengths = {n}, .heads = 1, .width = width});
+        const int64_t key = n / 3;
+        for (int64_t t = 0; t < n; ++t)
+          for (int64_t d = 0; d < width; ++d) {
+            problem.q.at(t, 0, d) = 0.0F;
+            problem.k.at(t, 0, d) = t == key && d == 0 ? 1.0F : 0.0F;
+            problem.v.at(t, 0, d) = t == key ? 1.0F : 0.0F;
+          }
+        for (int64_t t = 0; t < n; ++t) {
+          const float x = -8.0F + 16.0F * static_cast<float>(t) / static_cast<float>(n);
+          problem.q.at(t, 0, 0) = (std::log(static_cast<float>(n)) + x) / problem.shape.scale;
+        }
+        test::round_operands(problem, v.type);
+        DeviceAttention device(problem, v.type, v.precision);
+        device.reset();
+        ASSERT_EQ(device.forward(), cudaSuccess);
+        device.download();
+        // Rounded twice, as weight and as output; the exact form's own error is 2^-9.
+        const double rounding = v.type == ElementType::kBFloat16 ? 0x1.0p-8 : 0x1.0p-11;
+        const bool exact = v.precision == SigmoidPrecision::kExact;
+        for (int64_t t = 0; t < n; ++t) {
+          const double x =
+              static_cast<double>(problem.q.at(t, 0, 0)) * static_cast<double>(problem.shape.scale);
+          const double weight = 1.0 / (1.0 + n * std::exp(-x));
+          const double allowed =
+              weight * (rounding + (exact ? 0x1.0p-9 : 0.0)) + (exact ? 0.0 : test::kFastSigmoidAbsolute);
+          for (const int64_t d : {int64_t{0}, width - 1})
+            ASSERT_NEAR(static_cast<double>(problem.o.at(t, 0, d)), weight, allowed)
+                << v.name() << " n " << n << " width " << width << " token " << t;
+        }
+      }
+}
+
 TEST_P(AttentionCuda, NaNInAValidTokenReachesItsOwnCellAndNoOther) {
   for (const int64_t width : widths())
     for (const Variant& v : variants()) {
