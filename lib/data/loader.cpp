@@ -305,7 +305,8 @@ struct TrainLoader::Impl {
   GlobalBatch next() {
     const ScopedTimer timer(waited_seconds);
     std::unique_lock lock(mutex);
-    queue_changed.wait(lock, [&] { return !queue.empty(); });
+    queue_changed.wait(lock, [&] { return is_stopping || !queue.empty(); });
+    SCRNA_CHECK(!is_stopping, "a batch was asked of a loader that was stopped");
     if (queue.front().problem)
       std::rethrow_exception(queue.front().problem);  // stays: the next call throws again
     GlobalBatch result = std::move(queue.front().batch);
@@ -343,6 +344,7 @@ TrainLoader::TrainLoader(const Corpus& corpus, const LoaderOptions& options) {
 }
 TrainLoader::~TrainLoader() = default;
 GlobalBatch TrainLoader::next() { return impl_->next(); }
+void TrainLoader::stop() { impl_->stop(); }
 double TrainLoader::waited_seconds() const { return impl_->waited_seconds; }
 
 }  // namespace scrna::data
