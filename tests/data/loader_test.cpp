@@ -266,6 +266,27 @@ TEST(TrainLoader, CanBeDestroyedAtAnyMoment) {
   }
 }
 
+TEST(TrainLoader, StopWakesANextThatWaitsInAnotherThread) {
+  std::atomic<bool> is_slow = false, is_reading = false;
+  const Corpus corpus = make_corpus(sources_with([&](int64_t) {
+    if (!is_slow) return;
+    is_reading = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }));
+  is_slow = true;
+  LoaderOptions options = options_for(corpus, 100 * corpus.num_training_cells());  // seconds to read
+  options.num_workers = 1;
+  TrainLoader loader(corpus, options);
+  std::string message;
+  {
+    const std::jthread waiting([&] { message = test::message_of<InternalError>([&] { loader.next(); }); });
+    while (!is_reading) std::this_thread::yield();
+    loader.stop();
+  }
+  EXPECT_CONTAINS(message, "stopped");
+  EXPECT_THROW(loader.next(), InternalError);
+}
+
 // A file that somebody overwrites with cells that have no gene, after the corpus has looked at it.
 TEST(TrainLoader, AFileThatChangesBetweenPassesIsNoticed) {
   class ChangingMatrix : public MemoryMatrix {
