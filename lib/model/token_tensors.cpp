@@ -40,8 +40,8 @@ using CellIds = Section<int64_t, at::kLong, uint64_t>;
 
 }  // namespace
 
-// On its way to a GPU the buffer lies in pinned memory, which LibTorch's allocator gives to nobody else before the copy
-// is done; so nobody waits for it.
+// On its way to a GPU the buffer lies in pinned memory, which LibTorch's allocator gives to nobody else
+// before the copy is done; so nobody waits for it.
 TokenTensors to_device(const PackedMicroBatch& micro_batch, at::Device device) {
   int64_t num_bytes = 0;
   const Int64s tokens(micro_batch.tokens, num_bytes), ranks(micro_batch.ranks, num_bytes);
@@ -50,19 +50,21 @@ TokenTensors to_device(const PackedMicroBatch& micro_batch, at::Device device) {
   const Int64s masked_positions(micro_batch.masked_positions, num_bytes);
   const Int64s masked_targets(micro_batch.masked_targets, num_bytes);
 
-  const at::Tensor host = at::empty({num_bytes}, at::TensorOptions(at::kByte).pinned_memory(device.is_cuda()));
+  const at::Tensor host =
+      at::empty({num_bytes}, at::TensorOptions(at::kByte).pinned_memory(device.is_cuda()));
   for (const Int64s* section : {&tokens, &ranks, &masked_positions, &masked_targets}) section->write(host);
   cu_seqlens.write(host);
   cell_ids.write(host);
   const at::Tensor buffer = host.to(device, /*non_blocking=*/true);
-  return {.tokens = tokens.in(buffer),
-          .ranks = ranks.in(buffer),
-          .cu_seqlens = cu_seqlens.in(buffer),
-          .cu_seqlens_host = cu_seqlens.in(host).clone(),  // so that the pinned memory is free for the next one
-          .cell_ids = cell_ids.in(buffer),
-          .masked_positions = masked_positions.in(buffer),
-          .masked_targets = masked_targets.in(buffer),
-          .max_cell_tokens = micro_batch.max_cell_tokens};
+  return {
+      .tokens = tokens.in(buffer),
+      .ranks = ranks.in(buffer),
+      .cu_seqlens = cu_seqlens.in(buffer),
+      .cu_seqlens_host = cu_seqlens.in(host).clone(),  // so that the pinned memory is free for the next one
+      .cell_ids = cell_ids.in(buffer),
+      .masked_positions = masked_positions.in(buffer),
+      .masked_targets = masked_targets.in(buffer),
+      .max_cell_tokens = micro_batch.max_cell_tokens};
 }
 
 }  // namespace scrna::model

@@ -26,7 +26,8 @@ struct Entry {
 
 // A device without an index is the current one of the calling thread, which need not be that of ours.
 at::Device with_index(at::Device device) {
-  return device.is_cuda() && !device.has_index() ? c10::impl::VirtualGuardImpl(device.type()).getDevice() : device;
+  return device.is_cuda() && !device.has_index() ? c10::impl::VirtualGuardImpl(device.type()).getDevice()
+                                                 : device;
 }
 
 // All tensors of a micro-batch are views of one storage (model::to_device).
@@ -56,7 +57,8 @@ struct Feeder::Impl {
   void feed() {
     try {
       std::optional<c10::Stream> copying;
-      if (device.is_cuda()) copying = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+      if (device.is_cuda())
+        copying = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
       while (wait_for_room()) push(on_device(loader.next(), copying));
     } catch (...) {  // also what loader.next() throws when it was stopped, which nobody will see
       Entry entry;
@@ -69,7 +71,8 @@ struct Feeder::Impl {
   bool wait_for_room() {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] {
-      return is_stopping || queue.empty() || (std::ssize(queue) < kDepthSteps && bytes_ahead <= kMaxBytesAhead);
+      return is_stopping || queue.empty() ||
+             (std::ssize(queue) < kDepthSteps && bytes_ahead <= kMaxBytesAhead);
     });
     return !is_stopping;
   }
@@ -101,7 +104,8 @@ struct Feeder::Impl {
     if (entry.copied) {
       const c10::Stream current = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
       entry.copied->block(current);
-      for (const model::TokenTensors& micro_batch : entry.batch.micro_batches) micro_batch.tokens.record_stream(current);
+      for (const model::TokenTensors& micro_batch : entry.batch.micro_batches)
+        micro_batch.tokens.record_stream(current);
     }
     return std::move(entry.batch);
   }
@@ -110,7 +114,8 @@ struct Feeder::Impl {
     const ScopedTimer timer(waited_seconds);
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return !queue.empty(); });
-    if (queue.front().problem) std::rethrow_exception(queue.front().problem);  // stays: the next call throws again
+    if (queue.front().problem)
+      std::rethrow_exception(queue.front().problem);  // stays: the next call throws again
     Entry entry = std::move(queue.front());
     queue.pop_front();
     bytes_ahead -= entry.num_bytes;
