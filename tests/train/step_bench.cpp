@@ -3,8 +3,9 @@
 //   step_bench [--cells N] [--tokens N] [--layers L] [--attention sigmoid|softmax] [--recompute NAME] [--probe N]
 //              [--steps N] [--trace FILE]
 //
-// Without --tokens, lengths are those of CELLxGENE: log2-normal(10.75, 1.25) clipped to 200 ... 8,192. --trace writes
-// what LibTorch's profiler saw of three steps, for chrome://tracing.
+// Without --tokens, lengths are those of CELLxGENE: log2-normal(10.75, 1.25) clipped to 200 ... 8,192; of 32 cells the
+// first draw that has 65,287 tokens within 100 and a sum of squared lengths within 2 % of 2.09e8, which is what the table
+// of other programs was measured on. --trace writes what LibTorch's profiler saw of three steps, for chrome://tracing.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -51,20 +52,33 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
+std::vector<int32_t> drawn_lengths(const Options& options, uint64_t seed) {
+  const RandomStream stream(seed, RandomPurpose::kInit);
+  std::vector<int32_t> lengths;
+  for (uint64_t cell = 0; cell < static_cast<uint64_t>(options.cells); ++cell) {
+    const double normal = std::sqrt(-2 * std::log(stream.uniform(2 * cell) + 1e-12)) *
+                          std::cos(2 * std::numbers::pi * stream.uniform(2 * cell + 1));
+    lengths.push_back(static_cast<int32_t>(std::clamp(std::exp2(10.75 + 1.25 * normal), 200.0, double{kMaxTokens})));
+  }
+  return lengths;
+}
+
+std::vector<int32_t> lengths_of(const Options& options) {
+  if (options.tokens > 0) return std::vector<int32_t>(static_cast<std::size_t>(options.cells), static_cast<int32_t>(options.tokens));
+  for (uint64_t seed = 1; options.cells == 32; ++seed) {
+    const std::vector<int32_t> lengths = drawn_lengths(options, seed);
+    double sum = 0, squares = 0;
+    for (const double length : lengths) sum += length, squares += length * length;
+    if (std::abs(sum - 65287) <= 100 && std::abs(squares / 2.09e8 - 1) < 0.02) return lengths;
+  }
+  return drawn_lengths(options, 1);
+}
+
 GlobalBatch random_batch(const Options& options) {
   const RandomStream stream(1, RandomPurpose::kMask);
   PackedMicroBatch pack;
   pack.cu_seqlens.push_back(0);
-  for (int64_t cell = 0; cell < options.cells; ++cell) {
-    // Quantiles of the distribution, so that the numbers do not depend on luck.
-    const double u = (static_cast<double>(cell) + 0.5) / static_cast<double>(options.cells);
-    double low = -6, high = 6;
-    for (int i = 0; i < 60; ++i) {
-      const double middle = (low + high) / 2;
-      (0.5 * std::erfc(-middle / std::numbers::sqrt2) < u ? low : high) = middle;
-    }
-    const double drawn = options.tokens > 0 ? static_cast<double>(options.tokens) : std::exp2(10.75 + 1.25 * low);
-    const auto length = static_cast<int32_t>(std::clamp(drawn, options.tokens > 0 ? 1.0 : 200.0, double{kMaxTokens}));
+  for (const int32_t length : lengths_of(options)) {
     for (int32_t rank = 0; rank < length; ++rank) {
       const uint64_t index = pack.tokens.size();
       const auto token = static_cast<int32_t>(stream.below(kGenes, 2 * index));
@@ -76,7 +90,7 @@ GlobalBatch random_batch(const Options& options) {
       pack.ranks.push_back(rank);
     }
     pack.cu_seqlens.push_back(static_cast<int32_t>(pack.tokens.size()));
-    pack.cell_ids.push_back(static_cast<uint64_t>(cell));
+    pack.cell_ids.push_back(pack.cell_ids.size());
     pack.max_cell_tokens = std::max(pack.max_cell_tokens, length);
   }
   GlobalBatch batch{.num_cells = pack.num_cells(), .num_tokens = pack.num_tokens(), .num_masked = pack.num_masked()};
