@@ -1,9 +1,8 @@
 // A block per sampled query and head; a thread per key. Numbers without sign compare like their bits, and the
 // bits of a NaN are above those of infinity, so an integer maximum in memory is exact, keeps a NaN and does
 // not depend on the order.
-#include "kernels/score_probe_cuda.h"
-
 #include "kernels/device/octet.h"
+#include "kernels/score_probe_cuda.h"
 
 namespace scrna::kernels {
 namespace {
@@ -29,14 +28,16 @@ __global__ void __launch_bounds__(kThreads) probe_kernel(ScoreProbe call) {
   __shared__ unsigned block_largest;
   const int64_t token = (int64_t{blockIdx.x} * call.num_tokens + call.offset) / call.num_queries;
   const int64_t head = blockIdx.y;
-  const auto* q = static_cast<const Element*>(call.q.data) + token * call.q.token_stride + head * call.q.head_stride;
+  const auto* q =
+      static_cast<const Element*>(call.q.data) + token * call.q.token_stride + head * call.q.head_stride;
   for (int64_t i = threadIdx.x; i < call.head_width; i += kThreads) query[i] = static_cast<float>(q[i]);
   if (threadIdx.x == 0) block_largest = 0;
   __syncthreads();
   const int64_t cell = cell_of(call.cu_seqlens, call.num_cells, token);
   unsigned largest = 0;
   for (int64_t key = call.cu_seqlens[cell] + threadIdx.x; key < call.cu_seqlens[cell + 1]; key += kThreads) {
-    const auto* k = static_cast<const Element*>(call.k.data) + key * call.k.token_stride + head * call.k.head_stride;
+    const auto* k =
+        static_cast<const Element*>(call.k.data) + key * call.k.token_stride + head * call.k.head_stride;
     float sum = 0;
     for (int64_t i = 0; i < call.head_width; i += kOctet) {
       float values[kOctet];
@@ -66,7 +67,8 @@ const char* score_probe_unsupported(const ScoreProbe& call) {
 }
 
 cudaError_t score_probe_cuda(const ScoreProbe& call, cudaStream_t stream) {
-  if (score_probe_unsupported(call) != nullptr || call.num_queries > call.num_tokens) return cudaErrorInvalidValue;
+  if (score_probe_unsupported(call) != nullptr || call.num_queries > call.num_tokens)
+    return cudaErrorInvalidValue;
   const cudaError_t error = cudaMemsetAsync(call.result, 0, sizeof(float), stream);
   if (error != cudaSuccess || call.num_queries == 0 || call.num_heads == 0) return error;
   const dim3 grid(static_cast<unsigned>(call.num_queries), static_cast<unsigned>(call.num_heads));

@@ -12,7 +12,7 @@
 namespace scrna::kernels {
 
 struct ScoreProbe {
-  TokenView q, k;  // [T, H, K], rows of K at multiples of 16 bytes
+  TokenView q, k;                                     // [T, H, K], rows of K at multiples of 16 bytes
   ElementType element_type = ElementType::kBFloat16;  // bf16 or fp32
   int64_t num_tokens = 0;                             // T
   int64_t num_heads = 0;                              // H

@@ -52,7 +52,6 @@ std::string missing_for_kernel(const at::Tensor& q, const at::Tensor& k, const a
 
 }  // namespace
 
-
 at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
                          double scale, const ScoreProbe& probe, Implementation implementation) {
   SCRNA_CHECK(q_THK.dim() == 3 && k_THK.sizes() == q_THK.sizes(),

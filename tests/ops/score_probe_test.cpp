@@ -38,7 +38,8 @@ TEST_F(ScoreProbeOp, WithEveryRowItIsTheLargestScoreWithinCells) {
   at::Tensor q = at::randn({20, 2, 16});
   const at::Tensor k = at::randn({20, 2, 16});
   q[3] = k[15] * 50.0;  // a huge score across two cells, which must not count
-  const at::Tensor probe = max_abs_score(here(q), here(k), here(at::tensor(cu, at::kInt)), -0.25, {.num_queries = 1000});
+  const at::Tensor probe =
+      max_abs_score(here(q), here(k), here(at::tensor(cu, at::kInt)), -0.25, {.num_queries = 1000});
   EXPECT_EQ(probe.dim(), 0);
   EXPECT_FLOAT_EQ(probe.item<float>(), static_cast<float>(0.25 * largest(q, k, cu)));
 }
@@ -71,17 +72,24 @@ TEST_F(ScoreProbeOp, ReportsNaNAndZeroForNoTokens) {
 
 TEST_F(ScoreProbeOp, OnViewsOfAFusedProjectionItIsTheTwinsToRounding) {
   const std::vector<int32_t> cu{0, 300, 300, 301, 1000};
-  for (const auto& [type, width] : std::vector<std::pair<at::ScalarType, int64_t>>{
-           {at::kFloat, 64}, {at::kBFloat16, 64}, {at::kBFloat16, 128}, {at::kBFloat16, 8}, {at::kFloat, 20}}) {
+  for (const auto& [type, width] : std::vector<std::pair<at::ScalarType, int64_t>>{{at::kFloat, 64},
+                                                                                   {at::kBFloat16, 64},
+                                                                                   {at::kBFloat16, 128},
+                                                                                   {at::kBFloat16, 8},
+                                                                                   {at::kFloat, 20}}) {
     const at::Tensor qkv = here(at::randn({1000, 3, 2, width}).to(type));
     const at::Tensor q = qkv.select(1, 0), k = qkv.select(1, 1), begin = here(at::tensor(cu, at::kInt));
     for (int64_t step = 0; step < 3; ++step) {
       const ScoreProbe probe{.seed = 3, .step = step, .num_queries = 20};
       const double ours = max_abs_score(q, k, begin, 0.125, probe).item<double>();
-      const double twin = max_abs_score(q.to(at::kFloat), k.to(at::kFloat), begin, 0.125, probe, Implementation::kComposed)
-                              .item<double>();
+      const double twin =
+          max_abs_score(q.to(at::kFloat), k.to(at::kFloat), begin, 0.125, probe, Implementation::kComposed)
+              .item<double>();
       // The CPU's own implementation rounds scores to the type.
-      EXPECT_NEAR(ours, twin, (test::kOnCuda || type == at::kFloat ? test::kFloat32RelativeL2 : test::kBFloat16OutputRelativeL2) * twin)
+      EXPECT_NEAR(
+          ours, twin,
+          (test::kOnCuda || type == at::kFloat ? test::kFloat32RelativeL2 : test::kBFloat16OutputRelativeL2) *
+              twin)
           << type << " " << width;
     }
   }
@@ -89,7 +97,8 @@ TEST_F(ScoreProbeOp, OnViewsOfAFusedProjectionItIsTheTwinsToRounding) {
 
 TEST_F(ScoreProbeOp, TheKernelIsRefusedWhereItCannotServe) {
   const at::Tensor q = here(at::zeros({4, 1, 12}));
-  EXPECT_THROW(max_abs_score(q, q, here(at::tensor({0, 4}, at::kInt)), 1.0, {}, Implementation::kKernel), ConfigError);
+  EXPECT_THROW(max_abs_score(q, q, here(at::tensor({0, 4}, at::kInt)), 1.0, {}, Implementation::kKernel),
+               ConfigError);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The training step on a GPU: its curve beside the CPU's, its bits from run to run, what it keeps in memory. Skipped
-// without a GPU.
+// The training step on a GPU: its curve beside the CPU's, its bits from run to run, what it keeps in memory.
+// Skipped without a GPU.
 #include <cmath>
 #include <cstdio>
 #include <optional>
@@ -34,7 +34,8 @@ TrainConfig small() {
   return config;
 }
 
-// Four cells of up to 256 tokens in two micro-batches; the same again every other step, so that they are learned.
+// Four cells of up to 256 tokens in two micro-batches; the same again every other step, so that they are
+// learned.
 GlobalBatch batch_at(int64_t step) {
   const uint64_t first = 4 * static_cast<uint64_t>(step % 2);
   const RandomStream stream(1, RandomPurpose::kMask, first);
@@ -77,7 +78,8 @@ class TrainStepOnGpu : public testing::Test {
 };
 
 // Root mean square over the steps of the relative difference of a field.
-double distance(const std::vector<StepReport>& a, const std::vector<StepReport>& b, double StepReport::* field) {
+double distance(const std::vector<StepReport>& a, const std::vector<StepReport>& b,
+                double StepReport::*field) {
   double sum = 0;
   for (std::size_t i = 0; i < a.size(); ++i) sum += std::pow((a[i].*field - b[i].*field) / b[i].*field, 2);
   return std::sqrt(sum / static_cast<double>(a.size()));
@@ -92,14 +94,17 @@ TEST_F(TrainStepOnGpu, InBf16FollowsFp32OnTheCpuForFiftyStepsAsCloselyAsBf16OnTh
     const auto gpu = Training(config, at::kCUDA, at::kBFloat16).train(kSteps);
     const auto bf16 = Training(config, at::kCPU, at::kBFloat16).train(kSteps);
     const auto fp32 = Training(config, at::kCPU, at::kFloat).train(kSteps);
-    for (const auto& [field, name] : {std::pair(&StepReport::loss, "loss"), std::pair(&StepReport::grad_norm, "gradient norm")}) {
+    for (const auto& [field, name] :
+         {std::pair(&StepReport::loss, "loss"), std::pair(&StepReport::grad_norm, "gradient norm")}) {
       const double ours = distance(gpu, fp32, field), theirs = distance(bf16, fp32, field);
-      std::printf("%s: relative distance from fp32 %.2e on the GPU, %.2e on the CPU in bf16\n", name, ours, theirs);
+      std::printf("%s: relative distance from fp32 %.2e on the GPU, %.2e on the CPU in bf16\n", name, ours,
+                  theirs);
       EXPECT_GT(ours, 0.0);
       EXPECT_LE(ours, test::kTwinFactor * theirs + test::kTwinFloor) << name;
     }
     for (const StepReport& report : gpu) EXPECT_TRUE(report.is_finite);
-    for (const auto* curve : {&gpu, &fp32}) EXPECT_LT(curve->back().loss, 0.9 * curve->front().loss);  // it goes somewhere
+    for (const auto* curve : {&gpu, &fp32})
+      EXPECT_LT(curve->back().loss, 0.9 * curve->front().loss);  // it goes somewhere
   }
 }
 
@@ -126,7 +131,8 @@ TEST_F(TrainStepOnGpu, RecomputationSavesMemoryAndChangesNoBit) {
     c10::cuda::CUDACachingAllocator::resetPeakStats(0);
     run.train(2);
     const int64_t peak = c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocated_bytes[0].peak;
-    std::printf("recompute %d: peak %.1f MB\n", static_cast<int>(recompute), 1e-6 * static_cast<double>(peak));
+    std::printf("recompute %d: peak %.1f MB\n", static_cast<int>(recompute),
+                1e-6 * static_cast<double>(peak));
     if (recompute == model::Recompute::kNone) values = run.encoder.parameters().values().to(at::kCPU);
     EXPECT_TRUE(values.equal(run.encoder.parameters().values().to(at::kCPU))) << static_cast<int>(recompute);
     EXPECT_TRUE(recompute == model::Recompute::kNone || peak < smallest) << static_cast<int>(recompute);
