@@ -1,6 +1,7 @@
 // Threads: `num_workers` readers take blocks of the oldest window that has some left and tokenize them; one
-// packer walks through the finished window in the epoch's order and fills a bounded queue; next() takes from
-// the queue. At most two windows are alive, so memory is bounded by 2 windows of tokens and the queue.
+// packer walks through the finished window in the epoch's order, collects the cells of a step, distributes
+// them over packs and fills a bounded queue; next() takes from the queue. At most two windows are alive, so
+// memory is bounded by 2 windows of tokens, one step's tokens and the queue.
 #include "lib/data/loader.h"
 
 #include <condition_variable>
@@ -15,6 +16,7 @@
 #include "lib/core/error.h"
 #include "lib/data/masking.h"
 #include "lib/data/order.h"
+#include "lib/data/pack_plan.h"
 #include "lib/data/packing.h"
 
 namespace scrna::data {
@@ -41,6 +43,15 @@ struct Window {
   std::size_t num_done = 0;
   std::exception_ptr problem;
   [[nodiscard]] int64_t end() const { return begin + std::ssize(shuffle); }
+};
+
+// The cells of one step on this rank, before they are packed.
+struct StepCells {
+  int64_t step = 0;
+  int64_t epoch = 0;            // of the first cell
+  std::vector<int32_t> tokens;  // of all cells, one after another
+  std::vector<int32_t> lengths;
+  std::vector<uint64_t> cell_ids;
 };
 
 struct QueueEntry {
@@ -77,8 +88,7 @@ struct TrainLoader::Impl {
   Impl(const Corpus& corpus_, const LoaderOptions& options_)
       : corpus(corpus_),
         options(options_),
-        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)),
-        packer(options.tokens_per_micro_batch, options.mask_fraction) {
+        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)) {
     for (const CellRange& range : ranges) block_sizes.push_back(range.num_cells);
     first_position = options.first_step * options.global_batch_cells;
     epoch = first_position / corpus.num_training_cells();
@@ -233,44 +243,54 @@ struct TrainLoader::Impl {
   // False when the loader is being destroyed.
   bool pack(const Window& window) {
     for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
-      const int64_t step = position / options.global_batch_cells;
       const int64_t cell_of_step = position % options.global_batch_cells;
-      if (cell_of_step == 0) {
-        batch = {};
-        batch.step = step;
-        batch.epoch = window.epoch;
-      }
+      if (cell_of_step == 0) cells = {.step = position / options.global_batch_cells, .epoch = window.epoch};
       if (is_ours(position))
-        add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)], step);
+        add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)]);
       if (cell_of_step + 1 == options.global_batch_cells) {
-        finish_pack();
-        if (!enqueue({.batch = std::exchange(batch, {}), .problem = nullptr})) return false;
+        if (!enqueue({.batch = packed(std::exchange(cells, {})), .problem = nullptr})) return false;
       }
     }
     return true;
   }
 
-  void add_cell(const Window& window, uint32_t cell, int64_t step) {
+  void add_cell(const Window& window, uint32_t cell) {
     const auto block = static_cast<std::size_t>(
         std::upper_bound(window.block_begin.begin(), window.block_begin.end(), cell) -
         window.block_begin.begin() - 1);
     const std::size_t in_block = cell - window.block_begin[block];
     const TokenizedBlock& result = window.results[block];
-    const auto begin = static_cast<std::size_t>(result.begin[in_block]);
-    const auto end = static_cast<std::size_t>(result.begin[in_block + 1]);
-    const auto tokens = std::span(result.tokens).subspan(begin, end - begin);
-    if (packer.is_full_for(std::ssize(tokens))) finish_pack();
-    const uint64_t cell_id = result.cell_ids[in_block];
-    packer.add(tokens, cell_id, training_mask_stream(options.seed, step, cell_id));
+    const auto begin = static_cast<std::ptrdiff_t>(result.begin[in_block]);
+    const auto end = static_cast<std::ptrdiff_t>(result.begin[in_block + 1]);
+    cells.tokens.insert(cells.tokens.end(), result.tokens.begin() + begin, result.tokens.begin() + end);
+    cells.lengths.push_back(static_cast<int32_t>(end - begin));
+    cells.cell_ids.push_back(result.cell_ids[in_block]);
   }
 
-  void finish_pack() {
-    if (packer.is_empty()) return;
-    batch.micro_batches.push_back(packer.take());
-    const PackedMicroBatch& pack = batch.micro_batches.back();
-    batch.num_cells += pack.num_cells();
-    batch.num_tokens += pack.num_tokens();
-    batch.num_masked += pack.num_masked();
+  [[nodiscard]] GlobalBatch packed(const StepCells& of_step) const {
+    GlobalBatch batch;
+    batch.step = of_step.step;
+    batch.epoch = of_step.epoch;
+    std::vector<std::size_t> begin(of_step.lengths.size());  // of each cell's tokens
+    for (std::size_t cell = 1; cell < begin.size(); ++cell)
+      begin[cell] = begin[cell - 1] + static_cast<std::size_t>(of_step.lengths[cell - 1]);
+    Packer packer(options.tokens_per_micro_batch, options.mask_fraction);
+    for (const std::vector<int32_t>& pack_cells :
+         plan_packs(of_step.lengths, options.tokens_per_micro_batch)) {
+      for (const int32_t index : pack_cells) {
+        const auto cell = static_cast<std::size_t>(index);
+        const auto tokens =
+            std::span(of_step.tokens).subspan(begin[cell], static_cast<std::size_t>(of_step.lengths[cell]));
+        packer.add(tokens, of_step.cell_ids[cell],
+                   training_mask_stream(options.seed, batch.step, of_step.cell_ids[cell]));
+      }
+      batch.micro_batches.push_back(packer.take());
+      const PackedMicroBatch& pack = batch.micro_batches.back();
+      batch.num_cells += pack.num_cells();
+      batch.num_tokens += pack.num_tokens();
+      batch.num_masked += pack.num_masked();
+    }
+    return batch;
   }
 
   bool enqueue(QueueEntry entry) {
@@ -285,7 +305,8 @@ struct TrainLoader::Impl {
   GlobalBatch next() {
     const ScopedTimer timer(waited_seconds);
     std::unique_lock lock(mutex);
-    queue_changed.wait(lock, [&] { return !queue.empty(); });
+    queue_changed.wait(lock, [&] { return is_stopping || !queue.empty(); });
+    SCRNA_CHECK(!is_stopping, "a batch was asked of a loader that was stopped");
     if (queue.front().problem)
       std::rethrow_exception(queue.front().problem);  // stays: the next call throws again
     GlobalBatch result = std::move(queue.front().batch);
@@ -313,8 +334,7 @@ struct TrainLoader::Impl {
   std::deque<std::unique_ptr<Window>> windows;
   std::deque<QueueEntry> queue;
 
-  GlobalBatch batch;  // the packer thread's alone
-  Packer packer;
+  StepCells cells;                    // the packer thread's alone
   std::vector<std::jthread> threads;  // last: joined before anything they use is destroyed
 };
 
@@ -324,6 +344,7 @@ TrainLoader::TrainLoader(const Corpus& corpus, const LoaderOptions& options) {
 }
 TrainLoader::~TrainLoader() = default;
 GlobalBatch TrainLoader::next() { return impl_->next(); }
+void TrainLoader::stop() { impl_->stop(); }
 double TrainLoader::waited_seconds() const { return impl_->waited_seconds; }
 
 }  // namespace scrna::data

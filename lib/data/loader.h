@@ -40,8 +40,12 @@ class TrainLoader {
   TrainLoader(const TrainLoader&) = delete;
   TrainLoader& operator=(const TrainLoader&) = delete;
 
-  /// Batches of first_step, first_step + 1, ... Blocks until ready; rethrows what a thread threw.
+  /// Batches of first_step, first_step + 1, ... Blocks until ready; rethrows what a thread threw. Throws
+  /// InternalError after stop().
   GlobalBatch next();
+  /// From any thread: a next() that waits in another one throws, as do later ones. For an owner that is
+  /// destroyed while its thread waits.
+  void stop();
   /// Seconds next() has spent waiting so far.
   [[nodiscard]] double waited_seconds() const;
 

@@ -1,5 +1,5 @@
-// Packs tokenized, masked cells into micro-batches: whole cells in their order, as many as fit; a cell longer
-// than the limit makes a pack of its own.
+// Packs tokenized cells into micro-batches and masks them. Which cells share a pack is the caller's: those
+// that pack_plan.h puts together (training), or whole cells in their order, as many as fit (held-out cells).
 #pragma once
 
 #include <cstdint>

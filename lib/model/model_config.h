@@ -53,9 +53,9 @@ struct ModelConfig {
     v("layer_norm_epsilon", layer_norm_epsilon, "added to the variance in LayerNorm", config::above(0));
     v("initializer_range", initializer_range, "standard deviation of the initial weights", config::above(0));
     v("attention_kernel", attention_kernel,
-      "auto: our kernel where this device has one for this kind of attention (a type or head width that it "
-      "does not take is an error), otherwise composed; composed: plain LibTorch operations; fused: our kernel "
-      "or an error");
+      "auto: our kernel where this device has one for this kind of attention, LibTorch's FlashAttention-2 for "
+      "softmax on a GPU (a type or head width that either does not take is an error), otherwise composed; "
+      "composed: plain LibTorch operations; fused: our kernel or an error");
   }
 
   [[nodiscard]] int64_t head_width() const { return width / num_heads; }

@@ -11,6 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/ops/attention_composed.h"
 #include "lib/ops/attention_contract.h"
+#include "lib/ops/attention_flash.h"
 #include "lib/ops/attention_kernel.h"
 
 namespace scrna::ops {
@@ -70,7 +71,12 @@ ComposedAttention composed_call(const Call& call) {
 }
 
 Outputs forward(const Call& call, const Operands& in) {
-  Outputs out{.o = at::empty(in.q.sizes(), in.q.options()), .kernel_o = {}, .lse = {}};
+  Outputs out;
+  if (call.implementation == Implementation::kFlash) {
+    attention_flash_forward(call, in, out);
+    return out;
+  }
+  out.o = at::empty(in.q.sizes(), in.q.options());
   if (call.implementation == Implementation::kComposed)
     attention_composed_forward(composed_call(call), in.q, in.k, in.v, out.o);
   else
@@ -83,6 +89,8 @@ void backward(const Call& call, const Operands& in, const at::Tensor& d_o, const
   if (call.implementation == Implementation::kComposed)
     attention_composed_backward(composed_call(call), in.q, in.k, in.v, d_o, gradients.q, gradients.k,
                                 gradients.v, d_cell_bias);
+  else if (call.implementation == Implementation::kFlash)
+    attention_flash_backward(call, in, d_o, out, gradients);
   else
     attention_kernel_backward(call, in, d_o, out, gradients, d_cell_bias);
 }
@@ -188,18 +196,32 @@ AttentionChoice choose_attention(const at::Device& device, at::ScalarType type, 
     throw ConfigError("attention: type {} is not supported; use fp32, bf16 or fp16", c10::toString(type));
   if (options.implementation == Implementation::kComposed)
     return {Implementation::kComposed, "composed LibTorch operators, as configured"};
+  const std::string flash_missing = attention_flash_missing(device, type, head_width, options);
+  if (options.implementation == Implementation::kFlash && !flash_missing.empty())
+    throw ConfigError(
+        "attention: LibTorch's FlashAttention-2 was asked for, but {}; let the choice be automatic",
+        flash_missing);
   const std::string missing = attention_kernel_missing(device, type, head_width, options.kind);
-  if (missing.empty()) return {Implementation::kKernel, attention_kernel_name(device)};
-  const std::string table = attention_kernel_table(device, options.kind);
-  if (!table.empty())
+  if (options.implementation != Implementation::kFlash && missing.empty())
+    return {Implementation::kKernel, attention_kernel_name(device)};
+  if (options.implementation != Implementation::kKernel && flash_missing.empty())
+    return {Implementation::kFlash, fmt::format("LibTorch's FlashAttention-2 on packs: {}", missing)};
+  const auto refuse = [&](const std::string& reason, const std::string& table) {
     throw ConfigError(
         "attention: {}; supported on {}: {}. Choose such a type and head width (width / heads), or set "
         "model.attention_kernel to composed: LibTorch operators, which take any but are many times slower",
-        missing, device.str(), table);
+        reason, device.str(), table);
+  };
+  if (const std::string table = attention_kernel_table(device, options.kind); !table.empty())
+    refuse(missing, table);
   if (options.implementation == Implementation::kKernel)
     throw ConfigError(
         "attention: a kernel was asked for, but {}. Set model.attention_kernel to auto or composed", missing);
-  return {Implementation::kComposed, fmt::format("composed LibTorch operators: {}", missing)};
+  if (const std::string table = attention_flash_table(device, options); !table.empty())
+    refuse(flash_missing, table);
+  const bool on_gpu = device.is_cuda() && options.kind == AttentionKind::kSoftmax;
+  return {Implementation::kComposed, fmt::format("composed LibTorch operators: {}{}{}", missing,
+                                                 on_gpu ? "; " : "", on_gpu ? flash_missing : std::string())};
 }
 
 at::Tensor attention(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& v_THK,

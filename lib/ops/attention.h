@@ -1,10 +1,11 @@
 // Attention over packed or padded cells for autograd: checks the contract of kernels/attention.h, chooses an
-// implementation, saves what the backward pass needs. Two implementations: a kernel (attention_kernel.h: CPU
-// and CUDA) and the composed twin (attention_composed.h: LibTorch operators, cell by cell), which is
-// reference and peer, and serves devices and kinds that have no kernel at all. Where kernels exist, a type or
-// a head width that they do not take is an error and not a silent fallback: that would be many times slower.
-// Sigmoid attention saves neither its output nor statistics (nothing is normalised); softmax saves O and
-// log-sum-exp.
+// implementation, saves what the backward pass needs. Three implementations: a kernel of ours
+// (attention_kernel.h: CPU and CUDA); LibTorch's FlashAttention-2 (attention_flash.h: softmax on CUDA, where
+// we have no kernel); and the composed twin (attention_composed.h: LibTorch operators, cell by cell), which
+// is reference and peer, and serves what has neither. Where one of the first two exists, a type or a head
+// width that it does not take is an error and not a silent fallback: that would be many times slower. Softmax
+// with a key bias on CUDA is composed. Sigmoid attention saves neither its output nor statistics (nothing is
+// normalised); softmax saves O and log-sum-exp.
 //
 //   sigmoid:  O = sigmoid(scale * Q K^T + bias + key_bias) V        (arXiv 2409.04431, 2604.27124)
 //   softmax:  O = softmax(scale * Q K^T + key_bias) V
@@ -20,9 +21,9 @@
 
 namespace scrna::ops {
 
-/// kAuto: a kernel; the composed twin on a device that has none of this kind (say so:
-/// choose_attention().reason).
-enum class Implementation : uint8_t { kAuto, kComposed, kKernel };
+/// kAuto: a kernel; else, for softmax on CUDA, kFlash; the composed twin on a device that has neither (say
+/// so: choose_attention().reason). kFlash: LibTorch's FlashAttention-2, of attention only.
+enum class Implementation : uint8_t { kAuto, kComposed, kKernel, kFlash };
 
 struct AttentionOptions {
   kernels::AttentionKind kind = kernels::AttentionKind::kSigmoid;
@@ -35,8 +36,9 @@ struct AttentionOptions {
   std::optional<float> scale;  // default 1 / sqrt(K)
   /// CUDA kernels; the CPU is always exact.
   kernels::SigmoidPrecision precision = kernels::SigmoidPrecision::kExact;
-  /// CUDA kernels: gradients bitwise equal from run to run, at seven instead of five matrix products (the
-  /// CPU's always are). LibTorch's switch for deterministic algorithms asks for the same.
+  /// CUDA: gradients bitwise equal from run to run; our kernels then take seven instead of five matrix
+  /// products, FlashAttention-2 more memory (the CPU's always are equal). LibTorch's switch for deterministic
+  /// algorithms asks for the same.
   bool deterministic = false;
   Implementation implementation = Implementation::kAuto;
   /// [B+1] int32 on the CPU, optional, for attention() and attention_qkv(): the same numbers as cu_seqlens,
@@ -46,13 +48,13 @@ struct AttentionOptions {
 
 /// What runs for these inputs, and why: one phrase for the log.
 struct AttentionChoice {
-  Implementation implementation;  // kComposed or kKernel
+  Implementation implementation;  // kComposed, kKernel or kFlash
   std::string reason;
 };
 
-/// Throws ConfigError, naming the types and head widths that are supported, when this device has kernels of
-/// this kind but none for this type or width and options.implementation is not kComposed; and when kKernel is
-/// asked for where there is none.
+/// Throws ConfigError, naming the types and head widths that are supported, when this device has kernels (or
+/// FlashAttention-2) of this kind but none for this type or width and options.implementation is not
+/// kComposed; and when kKernel or kFlash is asked for where there is none.
 AttentionChoice choose_attention(const at::Device& device, at::ScalarType type, int64_t head_width,
                                  const AttentionOptions& options);
 

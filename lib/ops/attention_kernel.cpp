@@ -119,17 +119,6 @@ void backward_cpu(const AttentionCall& call, const AttentionOperands& in, const 
 
 #ifdef SCRNA_CUDA_ENABLED
 
-/// Compute capability of the device: 9.0 is 90.
-int compute_capability(const at::Device& device) {
-  int major = 0;
-  int minor = 0;
-  const int index = device.has_index() ? device.index() : c10::cuda::current_device();
-  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
-    throw DeviceError("attention: cannot read the compute capability of {}", device.str());
-  return 10 * major + minor;
-}
-
 void check_status(cudaError_t status, const char* pass, const at::Tensor& q) {
   if (status != cudaSuccess)
     throw DeviceError("attention {} on {}: {}", pass, q.device().str(), cudaGetErrorString(status));
@@ -189,6 +178,23 @@ void backward_cuda(const AttentionCall& call, const AttentionOperands& in, const
 #endif
 
 }  // namespace
+
+int compute_capability(const at::Device& device) {
+#ifdef SCRNA_CUDA_ENABLED
+  if (device.is_cuda()) {
+    int major = 0;
+    int minor = 0;
+    const int index = device.has_index() ? device.index() : c10::cuda::current_device();
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
+      throw DeviceError("attention: cannot read the compute capability of {}", device.str());
+    return 10 * major + minor;
+  }
+#else
+  static_cast<void>(device);
+#endif
+  return 0;
+}
 
 std::string attention_kernel_missing(const at::Device& device, at::ScalarType type, int64_t head_width,
                                      AttentionKind kind) {

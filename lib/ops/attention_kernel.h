@@ -40,6 +40,10 @@ struct AttentionOutputs {
   at::Tensor o, kernel_o, lse;
 };
 
+/// Compute capability of a CUDA device (9.0: 90); 0 of others, and in a program without CUDA. Throws
+/// DeviceError.
+int compute_capability(const at::Device& device);
+
 /// Why no kernel serves this case here; empty: one does.
 std::string attention_kernel_missing(const at::Device& device, at::ScalarType type, int64_t head_width,
                                      kernels::AttentionKind kind);

@@ -7,6 +7,8 @@
 namespace scrna::ops {
 
 bool use_kernel(Implementation implementation, const char* operation, const std::string& missing) {
+  SCRNA_CHECK(implementation != Implementation::kFlash, "{}: kFlash is an implementation of attention only",
+              operation);
   if (implementation == Implementation::kComposed) return false;
   if (missing.empty()) return true;
   if (implementation == Implementation::kKernel)

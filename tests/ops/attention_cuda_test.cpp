@@ -1,6 +1,7 @@
-// The CUDA kernels behind lib/ops: choice, autograd, and errors beside those of the composed twin on the same
-// GPU.
+// Attention on CUDA behind lib/ops (our kernels for sigmoid, LibTorch's FlashAttention-2 for softmax):
+// choice, autograd, and errors beside those of the composed twin on the same GPU.
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,11 +39,32 @@ TEST_F(AttentionOnCuda, TheChoiceSaysWhatRunsAndWhy) {
   EXPECT_NE(choice.reason.find("CUDA kernel"), std::string::npos);
   EXPECT_EQ(choose_attention(at::kCUDA, at::kHalf, 128, {}).implementation, Implementation::kKernel);
   AttentionOptions options;
-  options.kind = AttentionKind::kSoftmax;  // no kernel of ours: composed, and the log says so
+  options.kind = AttentionKind::kSoftmax;  // no kernel of ours, and the log says so
   const auto softmax = choose_attention(at::kCUDA, at::kBFloat16, 64, options);
-  EXPECT_EQ(softmax.implementation, Implementation::kComposed);
-  EXPECT_CONTAINS(softmax.reason, "sigmoid");
+  EXPECT_EQ(softmax.implementation, Implementation::kFlash);
+  for (const char* part : {"FlashAttention-2", "sigmoid"}) EXPECT_CONTAINS(softmax.reason, part);
   options.implementation = Implementation::kKernel;
+  EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 64, options), ConfigError);
+  options.implementation = Implementation::kAuto;
+  options.key_bias = at::zeros({1});
+  const auto biased = choose_attention(at::kCUDA, at::kBFloat16, 64, options);
+  EXPECT_EQ(biased.implementation, Implementation::kComposed);
+  EXPECT_CONTAINS(biased.reason, "key bias");
+}
+
+TEST_F(AttentionOnCuda, AWidthOrTypeThatFlashAttentionDoesNotTakeIsAnErrorThatNamesWhatIsSupported) {
+  AttentionOptions options;
+  options.kind = AttentionKind::kSoftmax;
+  for (const auto implementation : {Implementation::kAuto, Implementation::kFlash}) {
+    options.implementation = implementation;
+    for (const auto& [type, width] : {std::pair(at::kBFloat16, 100), std::pair(at::kFloat, 64)}) {
+      const std::string message =
+          test::message_of<ConfigError>([&] { choose_attention(at::kCUDA, type, width, options); });
+      EXPECT_CONTAINS(message, type == at::kFloat ? "takes bf16 and fp16" : "multiples of 8 up to 192");
+    }
+  }
+  options.implementation = Implementation::kFlash;
+  options.kind = AttentionKind::kSigmoid;
   EXPECT_THROW(choose_attention(at::kCUDA, at::kBFloat16, 64, options), ConfigError);
 }
 
@@ -87,6 +109,29 @@ TEST_F(AttentionOnCuda, TheKernelIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwi
   }
 }
 
+TEST_F(AttentionOnCuda, SoftmaxByFlashAttentionIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwin) {
+  for (const int64_t width : {8, 32, 64, 96, 128, 192}) {
+    const Pack pack({65, 1, 300, 0, 128, 700}, width);
+    AttentionOptions options;
+    options.kind = AttentionKind::kSoftmax;
+    for (const std::optional<float> scale : {std::optional<float>(), std::optional<float>(0.3F)}) {
+      options.scale = scale;
+      const auto expected = test::oracle(pack, options);
+      for (const auto type : {at::kBFloat16, at::kHalf})
+        for (const bool fused : {true, false}) {
+          SCOPED_TRACE(testing::Message() << "width " << width << ", fused " << fused);
+          options.implementation = Implementation::kComposed;
+          const double twin = test::error_of(test::run(pack, options, type, fused, at::kCUDA), expected);
+          options.implementation = Implementation::kFlash;
+          const Result result = test::run(pack, options, type, fused, at::kCUDA);
+          EXPECT_LE(test::error_of(result, expected), test::kTwinFactor * twin);
+          options.implementation = Implementation::kAuto;
+          EXPECT_TRUE(at::equal(test::run(pack, options, type, fused, at::kCUDA).o, result.o));
+        }
+    }
+  }
+}
+
 TEST_F(AttentionOnCuda, ViewsThatTheKernelsCannotReadInPlaceAreCopied) {
   const Pack pack({90, 200}, 64);
   const at::Tensor qkv = pack.qkv.to(at::kCUDA, at::kBFloat16);
@@ -98,31 +143,39 @@ TEST_F(AttentionOnCuda, ViewsThatTheKernelsCannotReadInPlaceAreCopied) {
     return view.requires_grad_();
   };
   const at::Tensor q = odd(0), k = odd(1), v = odd(2);
-  AttentionOptions options;
-  options.implementation = Implementation::kKernel;
-  options.deterministic = true;
-  const at::Tensor o = attention(q, k, v, cu, pack.max_cell_tokens, options);
-  EXPECT_TRUE(at::equal(o, attention_qkv(qkv, cu, pack.max_cell_tokens, options)));
-  o.sum().backward();  // the gradient of the sum is one value, expanded: no strides that a kernel could use
-  EXPECT_TRUE(q.grad().defined());
-  EXPECT_GT(v.grad().abs().sum().item<float>(), 0.0F);
+  for (const auto kind : {AttentionKind::kSigmoid, AttentionKind::kSoftmax}) {
+    AttentionOptions options;
+    options.kind = kind;
+    for (const at::Tensor& x : {q, k, v}) x.mutable_grad().reset();
+    const at::Tensor o = attention(q, k, v, cu, pack.max_cell_tokens, options);
+    EXPECT_TRUE(at::equal(o, attention_qkv(qkv, cu, pack.max_cell_tokens, options)));
+    o.sum().backward();  // the gradient of the sum is one value, expanded: no strides that a kernel could use
+    EXPECT_TRUE(q.grad().defined());
+    EXPECT_GT(v.grad().abs().sum().item<float>(), 0.0F);
+  }
 }
 
 TEST_F(AttentionOnCuda, DeterministicGradientsAreBitwiseEqualByOptionAndByLibTorchsSwitch) {
   const Pack pack({2000, 3, 1500}, 64);
-  AttentionOptions options;
-  options.deterministic = true;
-  const Result first = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
-  options.deterministic = false;
-  at::globalContext().setDeterministicAlgorithms(true, false);
-  for (int repeat = 0; repeat < 3; ++repeat) {
-    const Result again = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
-    EXPECT_TRUE(at::equal(again.o, first.o));
-    EXPECT_TRUE(at::equal(again.d_q, first.d_q));
-    EXPECT_TRUE(at::equal(again.d_k, first.d_k));
-    EXPECT_TRUE(at::equal(again.d_v, first.d_v));
+  for (const auto kind : {AttentionKind::kSigmoid, AttentionKind::kSoftmax}) {
+    AttentionOptions options;
+    options.kind = kind;
+    options.deterministic = true;
+    const Result first = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
+    EXPECT_FALSE(at::globalContext().deterministicAlgorithms()) << "the option leaves the switch as it was";
+    for (int repeat = 0; repeat < 4; ++repeat) {
+      if (repeat == 1) {
+        options.deterministic = false;
+        at::globalContext().setDeterministicAlgorithms(true, false);
+      }
+      const Result again = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
+      EXPECT_TRUE(at::equal(again.o, first.o));
+      EXPECT_TRUE(at::equal(again.d_q, first.d_q));
+      EXPECT_TRUE(at::equal(again.d_k, first.d_k));
+      EXPECT_TRUE(at::equal(again.d_v, first.d_v));
+    }
+    at::globalContext().setDeterministicAlgorithms(false, false);
   }
-  at::globalContext().setDeterministicAlgorithms(false, false);
 }
 
 TEST_F(AttentionOnCuda, EveryLayoutIsAtMostTwiceAsFarFromTheOracleAsTheComposedTwinAndItsPaddingIsZero) {
@@ -153,13 +206,38 @@ TEST_F(AttentionOnCuda, EveryLayoutIsAtMostTwiceAsFarFromTheOracleAsTheComposedT
   }
 }
 
-TEST_F(AttentionOnCuda, APackWithoutTokensOrWithoutCellsIsFine) {
-  for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{}, {0, 0}}) {
-    const Pack pack(lengths, 64);
-    const Result result = test::run(pack, {}, at::kBFloat16, true, at::kCUDA);
-    EXPECT_EQ(result.o.numel(), 0);
-    EXPECT_EQ(result.d_q.numel(), 0);
+// A cell that has queries and no keys, padding of each side, a side that is empty: as our kernels, zeros.
+TEST_F(AttentionOnCuda, SoftmaxOfEveryLayoutIsAtMostTwiceAsFarFromTheOracleAsTheTwinAndItsPaddingIsZero) {
+  for (const test::LayoutCase& layout_case : test::layout_cases()) {
+    for (const int64_t width : {64, 128}) {
+      const test::Layout layout(layout_case, width);
+      SCOPED_TRACE(layout.name());
+      AttentionOptions options;
+      options.kind = AttentionKind::kSoftmax;
+      const auto expected = layout.oracle(options);
+      for (const test::Views views : views_of(layout)) {
+        options.implementation = Implementation::kComposed;
+        const Result twin = layout.run(options, at::kBFloat16, views, at::kCUDA);
+        options.implementation = Implementation::kFlash;
+        const Result result = layout.run(options, at::kBFloat16, views, at::kCUDA);
+        EXPECT_LE(test::error_of(result, expected), test::kTwinFactor * test::error_of(twin, expected));
+        EXPECT_LE(test::error_of(result, expected), test::kBFloat16AttentionGradient);
+        EXPECT_TRUE(layout.padding_is_zero(result));
+      }
+    }
   }
+}
+
+TEST_F(AttentionOnCuda, APackWithoutTokensOrWithoutCellsIsFine) {
+  for (const auto kind : {AttentionKind::kSigmoid, AttentionKind::kSoftmax})
+    for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{}, {0, 0}}) {
+      const Pack pack(lengths, 64);
+      AttentionOptions options;
+      options.kind = kind;
+      const Result result = test::run(pack, options, at::kBFloat16, true, at::kCUDA);
+      EXPECT_EQ(result.o.numel(), 0);
+      EXPECT_EQ(result.d_q.numel(), 0);
+    }
 }
 
 }  // namespace

@@ -72,6 +72,17 @@ TEST(Attention, TheChoiceSaysWhatRunsAndWhy) {
     EXPECT_EQ(choose_attention(at::kCPU, type, 512, options).implementation, Implementation::kComposed);
 }
 
+TEST(Attention, FlashAttentionIsForSoftmaxOnCuda) {
+  AttentionOptions options;
+  options.implementation = Implementation::kFlash;
+  for (const auto kind : {AttentionKind::kSoftmax, AttentionKind::kSigmoid}) {
+    options.kind = kind;
+    const std::string message =
+        test::message_of<ConfigError>([&] { choose_attention(at::kCPU, at::kBFloat16, 64, options); });
+    EXPECT_CONTAINS(message, kind == AttentionKind::kSoftmax ? "for CUDA, not cpu" : "softmax only");
+  }
+}
+
 TEST(Attention, AWidthOrTypeWithoutAKernelIsAnErrorThatNamesWhatIsSupported) {
   AttentionOptions options;
   for (const auto implementation : {Implementation::kAuto, Implementation::kKernel}) {
