@@ -28,11 +28,6 @@ at::Device choose_device(DeviceChoice choice) {
   return choice != DeviceChoice::kCpu && has_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
-at::ScalarType choose_compute_type(Precision precision, at::Device device) {
-  if (precision == Precision::kAuto) return device.is_cuda() ? at::kBFloat16 : at::kFloat;
-  return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-}
-
 // Shows the passes over the cells, and ends them when a signal asks to stop.
 data::Progress show_passes() {
   auto bars = std::make_shared<PhaseProgress>("cells");
@@ -94,6 +89,11 @@ data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;
   return options;
+}
+
+at::ScalarType choose_compute_type(Precision precision, at::Device device) {
+  if (precision == Precision::kAuto) return device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
 }
 
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary) {

@@ -30,6 +30,9 @@ struct PreparedRun {
 /// Interrupted when a stop signal arrives meanwhile.
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary);
 
+/// The type of matrix products and attention on that device.
+at::ScalarType choose_compute_type(Precision precision, at::Device device);
+
 /// Loader options of a run that goes on after `first_step` optimizer steps.
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step);
 
