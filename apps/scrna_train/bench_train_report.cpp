@@ -94,7 +94,7 @@ std::string train_bench_text(const TrainBenchReport& report) {
   text += line("MFU", fmt::format("{:.1f} % of {:.4g} TFLOP/s, which large {} products reach here", 100 * result.mfu(),
                                   result.ceiling_flop_per_second * 1e-12, result.compute_type));
   text += line("peak memory", memory_words(report));
-  text += line("padding", "0 % (every token belongs to a cell)");
+  text += line("padding", fmt::format("{:.1f} % of the rows computed", 100 * result.load.padding_share()));
   text += line("loss", fmt::format("{:.3f} to {:.3f}, the same cells every step", result.first_loss, result.last_loss));
   return text + breakdown_words(result);
 }
@@ -132,7 +132,7 @@ nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
   json["model_tflops_per_second"] = result.flop_per_second() * 1e-12;
   json["matrix_ceiling_tflops_per_second"] = result.ceiling_flop_per_second * 1e-12;
   json["mfu"] = result.mfu();
-  json["padding_share"] = 0.0;
+  json["padding_share"] = result.load.padding_share();
   json["peak_device_memory_bytes"] = nullptr;
   json["peak_reserved_memory_bytes"] = nullptr;
   if (result.memory) {

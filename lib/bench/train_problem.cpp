@@ -73,13 +73,8 @@ GlobalBatch make_batch(const TrainProblem& problem) {
 }
 
 train::StepLoad load_of(const GlobalBatch& batch) {
-  train::StepLoad load{.cells = batch.num_cells, .tokens = batch.num_tokens, .masked_tokens = batch.num_masked};
-  for (const PackedMicroBatch& pack : batch.micro_batches) {
-    for (std::size_t cell = 0; cell + 1 < pack.cu_seqlens.size(); ++cell) {
-      const auto length = static_cast<double>(pack.cu_seqlens[cell + 1] - pack.cu_seqlens[cell]);
-      load.squared_lengths += length * length;
-    }
-  }
+  train::StepLoad load{.masked_tokens = batch.num_masked};
+  for (const PackedMicroBatch& pack : batch.micro_batches) train::add_cells(load, pack.cu_seqlens, pack.num_tokens());
   return load;
 }
 

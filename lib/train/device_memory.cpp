@@ -37,6 +37,10 @@ DeviceMemory device_memory(at::Device device) {
           .total_bytes = static_cast<int64_t>(all)};
 }
 
+int64_t peak_memory_bytes(at::Device device) {
+  return total(allocator_of(device).getDeviceStats(index_of(device)).allocated_bytes).peak;
+}
+
 void reset_peak_memory(at::Device device) { allocator_of(device).resetPeakStats(index_of(device)); }
 
 void release_cached_memory(at::Device device) { allocator_of(device).emptyCache(); }

@@ -21,6 +21,9 @@ struct DeviceMemory {
 /// Does not wait for the device. Throws InternalError for the CPU, which has no such allocator.
 DeviceMemory device_memory(at::Device device);
 
+/// The peak alone, without asking the driver: cheap enough for every step.
+int64_t peak_memory_bytes(at::Device device);
+
 /// Begins a new peak at what is held now.
 void reset_peak_memory(at::Device device);
 

@@ -5,8 +5,7 @@
 #pragma once
 
 #include <cstdint>
-
-#include <ATen/core/Tensor.h>
+#include <span>
 
 #include "lib/model/model_config.h"
 
@@ -15,9 +14,15 @@ namespace scrna::train {
 /// The size of a global batch as far as its cost is concerned.
 struct StepLoad {
   int64_t cells = 0;
-  int64_t tokens = 0;         // T
-  int64_t masked_tokens = 0;  // M
+  int64_t tokens = 0;          // T: of the cells
+  int64_t masked_tokens = 0;   // M
   double squared_lengths = 0;  // sum over cells of (tokens of the cell)^2
+  int64_t rows = 0;            // that the model computes: tokens and, if there were any, padding
+
+  /// Part of the computed rows that belongs to no cell.
+  [[nodiscard]] double padding_share() const {
+    return rows > 0 ? 1 - static_cast<double>(tokens) / static_cast<double>(rows) : 0;
+  }
 };
 
 /// Elements of the matrices that every token is multiplied with: L (4 D^2 + 2 D F). 85 million for the 160M encoder.
@@ -37,15 +42,15 @@ inline double step_flop(const model::ModelConfig& model, int64_t vocabulary_size
   return 3 * (products + attention + head);
 }
 
-/// Sum of squared lengths of the cells that cu_seqlens delimits: [B+1] int32 in host memory.
-inline double squared_lengths(const at::Tensor& cu_seqlens_host) {
-  const int32_t* begin = cu_seqlens_host.const_data_ptr<int32_t>();
-  double sum = 0;
-  for (int64_t cell = 0; cell + 1 < cu_seqlens_host.numel(); ++cell) {
-    const auto length = static_cast<double>(begin[cell + 1] - begin[cell]);
-    sum += length * length;
+/// Adds the cells that cu_seqlens delimits ([B+1], one micro-batch of num_rows tokens) to `load`, masked tokens aside.
+inline void add_cells(StepLoad& load, std::span<const int32_t> cu_seqlens, int64_t num_rows) {
+  for (std::size_t cell = 0; cell + 1 < cu_seqlens.size(); ++cell) {
+    const auto length = static_cast<double>(cu_seqlens[cell + 1] - cu_seqlens[cell]);
+    load.squared_lengths += length * length;
   }
-  return sum;
+  load.cells += static_cast<int64_t>(cu_seqlens.size()) - 1;
+  load.tokens += cu_seqlens.back() - cu_seqlens.front();
+  load.rows += num_rows;
 }
 
 }  // namespace scrna::train

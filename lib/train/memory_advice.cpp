@@ -19,12 +19,19 @@ std::string first_sentences(const std::string& message, int count) {
 }  // namespace
 
 std::string memory_advice(const TrainConfig& config) {
+  std::string text;
   // A cell is never split: below its length the token budget changes nothing.
-  const bool is_one_cell = config.data.tokens_per_micro_batch <= config.tokenizer.max_tokens;
-  const std::string budget =
-      is_one_cell ? "" : fmt::format("lower data.tokens_per_micro_batch ({}), ", config.data.tokens_per_micro_batch);
-  return fmt::format("{}lower tokenizer.max_tokens ({}: the longest cell is one forward pass), or choose a smaller model",
-                     budget, config.tokenizer.max_tokens);
+  if (config.data.tokens_per_micro_batch > config.tokenizer.max_tokens) {
+    text += fmt::format("lower data.tokens_per_micro_batch ({}), ", config.data.tokens_per_micro_batch);
+  }
+  if (config.train.recompute == model::Recompute::kNone) {
+    text += "set train.recompute (none) to feed_forward or block, ";
+  } else if (config.train.recompute == model::Recompute::kFeedForward) {
+    text += "set train.recompute (feed_forward) to block, ";
+  }
+  return text + fmt::format("lower tokenizer.max_tokens ({}: the longest cell is one forward pass), or choose a smaller "
+                            "model",
+                            config.tokenizer.max_tokens);
 }
 
 void with_memory_advice(const TrainConfig& config, const std::function<void()>& work) {
