@@ -3,7 +3,6 @@
 #include <cmath>
 #include <numeric>
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/Tensor.h>
 
 #include "lib/model/token_tensors.h"
@@ -25,15 +24,13 @@ HeldoutEvaluator::HeldoutEvaluator(data::HeldoutLoader& loader, const std::vecto
   }
 }
 
-bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, at::ScalarType compute_type,
-                                const StopRequested& stop, HeldoutLoss& out) {
-  const at::NoGradGuard no_grad;
+bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out) {
   double loss_sum = 0, gene_frequency_sum = 0;
   int64_t cells = 0, masked_tokens = 0;
   loader_.rewind();
   for (PackedMicroBatch pack; loader_.next(pack);) {
     if (stop()) return false;
-    model::ForwardContext context{.training = false, .compute_type = compute_type};
+    model::ForwardContext context{.training = false};
     loss_sum += encoder.masked_loss_sum(model::to_device(pack, encoder.device()), context).item<double>();
     for (const int32_t target : pack.masked_targets) {
       gene_frequency_sum += gene_frequency_nats_[static_cast<std::size_t>(target)];

@@ -7,8 +7,6 @@
 #include <functional>
 #include <vector>
 
-#include <c10/core/ScalarType.h>
-
 #include "lib/data/loader.h"
 #include "lib/model/encoder.h"
 
@@ -33,8 +31,7 @@ class HeldoutEvaluator {
                    int64_t num_special_tokens);
 
   /// Forward passes only, dropout off. False when stop() said so; then `out` is unchanged.
-  bool evaluate(const model::Encoder& encoder, at::ScalarType compute_type, const StopRequested& stop,
-                HeldoutLoss& out);
+  bool evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out);
 
  private:
   data::HeldoutLoader& loader_;

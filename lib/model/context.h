@@ -2,11 +2,13 @@
 // setting does not change every signature.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/ScalarType.h>
 
 namespace scrna::model {
 
@@ -22,13 +24,24 @@ struct TokenTensors {
   int64_t max_cell_tokens = 0;
 };
 
+/// What a forward pass keeps for the backward pass; the rest is computed again there, to the same bits.
+enum class Recompute {
+  kNone,         // everything: 20 D + 4 F bytes per token and layer in bf16
+  kFeedForward,  // of the feed-forward layers their input alone: 20 D bytes
+  kBlock         // of every block its input alone: 6 D bytes
+};
+constexpr auto enum_names(Recompute) {
+  return std::array{std::pair{std::string_view("none"), Recompute::kNone},
+                    std::pair{std::string_view("feed_forward"), Recompute::kFeedForward},
+                    std::pair{std::string_view("block"), Recompute::kBlock}};
+}
+
 struct ForwardContext {
   uint64_t seed = 0;        // root seed of the run: keys dropout and the score probe
   int64_t step = 0;         // optimizer step (0-based)
   int64_t micro_batch = 0;  // its position in the global batch
   bool training = false;    // dropout on
-  at::ScalarType compute_type =
-      at::kFloat;                      // type of matrix products and attention; the residual stream is fp32
+  Recompute recompute = Recompute::kNone;
   int64_t probe_queries = 0;           // sampled queries of the attention-score probe; 0: no probe
   std::vector<at::Tensor> max_scores;  // filled by the probe: one 0-d fp32 tensor per layer
 };

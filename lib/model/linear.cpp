@@ -1,16 +1,18 @@
 #include "lib/model/linear.h"
 
-#include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
-
 namespace scrna::model {
 
-at::Tensor Linear::operator()(const at::Tensor& x, at::ScalarType compute_type) const {
-  return at::linear(x.to(compute_type), weight.to(compute_type), bias.to(compute_type));
+void use_compute_values(Linear& layer, const ops::ParameterSet& parameters) {
+  const bool has_copy = parameters.compute_type() != at::kFloat;
+  const auto copy_of = [&](const at::Tensor& parameter) {
+    return has_copy ? parameters.slice(parameters.compute_values(), parameters.index_of(parameter)) : at::Tensor();
+  };
+  layer.compute_weight = copy_of(layer.weight);
+  layer.compute_bias = copy_of(layer.bias);
 }
 
-at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, {x.size(-1)}, weight, bias, epsilon, /*cudnn_enable=*/false);
+at::Tensor linear_without_bias(const at::Tensor& x, const Linear& layer) {
+  return ops::linear(x, {.weight = layer.weight, .bias = {}, .compute_weight = layer.compute_weight, .compute_bias = {}});
 }
 
 }  // namespace scrna::model

@@ -15,6 +15,7 @@
 
 #include "lib/core/error.h"
 #include "lib/ops/kernel_choice.h"
+#include "lib/ops/product.h"
 
 #ifdef SCRNA_CUDA_ENABLED
 #include "kernels/cross_entropy_cuda.h"
@@ -137,14 +138,7 @@ void add_weight_gradient(const at::Tensor& d_weight, const at::Tensor& d_logits,
   const int64_t even_rows = d_weight.size(0) / kColumnMultiple * kColumnMultiple;
   const auto product = [&](int64_t first, int64_t rows) {
     if (rows == 0) return;
-    at::Tensor sum = d_weight.narrow(0, first, rows);
-    const at::Tensor chosen = d_logits.narrow(1, first, rows).t();
-    if (d_weight.scalar_type() == hidden.scalar_type())
-      sum.addmm_(chosen, hidden);
-    else if (hidden.is_cuda())
-      at::addmm_out(sum, sum, chosen, hidden, d_weight.scalar_type());
-    else
-      sum.addmm_(chosen.to(d_weight.scalar_type()), hidden.to(d_weight.scalar_type()));
+    add_product(d_weight.narrow(0, first, rows), d_logits.narrow(1, first, rows).t(), hidden);
   };
   product(0, even_rows);
   product(even_rows, d_weight.size(0) - even_rows);

@@ -37,8 +37,16 @@ void check(const Parameter& parameter, const at::Device& device) {
   SCRNA_CHECK(value.is_contiguous(), "parameter {} must be contiguous", parameter.name);
   SCRNA_CHECK(value.is_leaf() && value.requires_grad(),
               "parameter {} must be a leaf that requires a gradient", parameter.name);
+  SCRNA_CHECK(parameter.reserved_rows == 0 || (value.dim() > 0 && parameter.reserved_rows >= value.size(0)),
+              "parameter {} reserves {} rows", parameter.name, parameter.reserved_rows);
   SCRNA_CHECK(value.device() == device, "parameter {} is on {}, the first one on {}", parameter.name,
               value.device().str(), device.str());
+}
+
+/// Elements of the parameter with its reserved rows.
+int64_t reserved_elements(const Parameter& parameter) {
+  if (parameter.reserved_rows == 0) return parameter.value.numel();
+  return parameter.value.numel() / parameter.value.size(0) * parameter.reserved_rows;
 }
 
 }  // namespace
@@ -77,7 +85,7 @@ ParameterSet::ParameterSet(std::vector<Parameter> parameters) : parameters_(std:
     const size_t i = order[static_cast<size_t>(k)];
     const Parameter& parameter = parameters_[i];
     offsets_[i] = end;
-    end += round_up(parameter.value.numel());
+    end += round_up(reserved_elements(parameter));
     if (parameter.weight_decay) num_decayed_ = end;
     row_offsets[k + 1] = end / kParameterAlignment;
     const auto layer =
@@ -89,6 +97,7 @@ ParameterSet::ParameterSet(std::vector<Parameter> parameters) : parameters_(std:
   const at::NoGradGuard no_grad;
   values_ = at::zeros({end}, at::TensorOptions().dtype(at::kFloat).device(device));
   gradients_ = at::zeros_like(values_);
+  compute_values_ = values_;
   row_offsets_ = row_offsets_.to(device);
   layer_of_ = layer_of_.to(device);
   layer_membership_ = layer_membership_.to(device);
@@ -117,6 +126,37 @@ at::Tensor ParameterSet::slice(const at::Tensor& flat, size_t index) const {
               "a flat buffer of {} elements is expected, got {}", values_.numel(), flat.numel());
   const at::Tensor& value = parameters_.at(index).value;
   return flat.narrow(0, offsets_[index], value.numel()).view(value.sizes());
+}
+
+at::Tensor ParameterSet::with_reserve(const at::Tensor& flat, size_t index) const {
+  const Parameter& parameter = parameters_.at(index);
+  if (parameter.reserved_rows == 0) return slice(flat, index);
+  SCRNA_CHECK(flat.dim() == 1 && flat.numel() == values_.numel(),
+              "a flat buffer of {} elements is expected, got {}", values_.numel(), flat.numel());
+  std::vector<int64_t> sizes = parameter.value.sizes().vec();
+  sizes[0] = parameter.reserved_rows;
+  return flat.narrow(0, offsets_[index], reserved_elements(parameter)).view(sizes);
+}
+
+size_t ParameterSet::index_of(const at::Tensor& value) const {
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& parameter) {
+    return parameter.value.is_same(value);
+  });
+  SCRNA_CHECK(found != parameters_.end(), "a tensor of {} elements is no parameter of this set",
+              value.defined() ? value.numel() : 0);
+  return static_cast<size_t>(found - parameters_.begin());
+}
+
+void ParameterSet::set_compute_type(at::ScalarType type) {
+  SCRNA_CHECK(type == at::kFloat || type == at::kBFloat16, "products in {}; expected fp32 or bf16",
+              c10::toString(type));
+  const at::NoGradGuard no_grad;
+  compute_values_ = type == at::kFloat ? values_ : values_.to(type);
+}
+
+void ParameterSet::refresh_compute_values() {
+  const at::NoGradGuard no_grad;
+  if (compute_type() != at::kFloat) compute_values_.copy_(values_);
 }
 
 void ParameterSet::zero_gradients() {
@@ -170,7 +210,9 @@ at::Tensor ParameterSet::squared_gradient_norm_per_layer(Implementation implemen
 
 void ParameterSet::to(at::Device device) {
   const at::NoGradGuard no_grad;
+  const at::ScalarType compute_type = this->compute_type();
   values_ = values_.to(device);
+  set_compute_type(compute_type);
   gradients_ = gradients_.to(device);
   row_offsets_ = row_offsets_.to(device);
   layer_of_ = layer_of_.to(device);

@@ -8,6 +8,10 @@
 // Layout: parameters with weight decay first, then those without, each group in the order given. Every
 // parameter begins at a multiple of kParameterAlignment elements; the gaps are zero and stay zero under every
 // elementwise optimizer.
+//
+// Mixed precision: products in bf16 read a flat bf16 copy of the values in the same layout, so that no step
+// casts a weight. ops::adamw_update writes it together with the values; whoever changes values otherwise
+// calls refresh_compute_values().
 #pragma once
 
 #include <cstdint>
@@ -31,6 +35,9 @@ struct Parameter {
   at::Tensor value;   // leaf, requires_grad, fp32, contiguous
   std::string layer;  // what the per-layer gradient norms are reported under, for example "block.3"
   bool weight_decay = true;
+  /// The gap behind the parameter is at least so long that it may be read as a tensor of this many rows, the
+  /// last of them zero (with_reserve); 0: as many as it has. For products that want a multiple of 64 rows.
+  int64_t reserved_rows = 0;
 };
 
 class ParameterSet {
@@ -61,6 +68,22 @@ class ParameterSet {
   /// View of parameter `index` of all() inside any buffer laid out like values() (optimizer state, an
   /// average, ...), in the shape of the parameter.
   [[nodiscard]] at::Tensor slice(const at::Tensor& flat, size_t index) const;
+  /// The same with the parameter's reserved rows at its end.
+  [[nodiscard]] at::Tensor with_reserve(const at::Tensor& flat, size_t index) const;
+  /// Position in all() of the parameter whose value is this very tensor. Throws InternalError when there is
+  /// none.
+  [[nodiscard]] size_t index_of(const at::Tensor& value) const;
+
+  /// Type of compute_values(): fp32 (at first) or bf16. Throws InternalError for another. Views of
+  /// compute_values() that were taken before are worth nothing afterwards.
+  void set_compute_type(at::ScalarType type);
+  [[nodiscard]] at::ScalarType compute_type() const { return compute_values_.scalar_type(); }
+  /// [buffer elements], laid out like values(): what products read. values() itself in fp32, otherwise a
+  /// rounded copy.
+  [[nodiscard]] const at::Tensor& compute_values() const { return compute_values_; }
+  /// Rounds values() into compute_values(): after every change of values that adamw_update did not make
+  /// (restoring a checkpoint, moving to another device). Nothing to do in fp32.
+  void refresh_compute_values();
 
   /// Sets all gradients to zero in place. Throws InternalError when somebody replaced a parameter's .grad or
   /// storage, since its gradients would then miss the optimizer silently.
@@ -72,7 +95,7 @@ class ParameterSet {
   /// Deterministic. On CUDA by the kernels of kernels/adamw_cuda.h.
   [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(
       Implementation implementation = Implementation::kAuto) const;
-  /// Moves buffers, values and gradients to `device`.
+  /// Moves buffers, values, their copy and gradients to `device`.
   void to(at::Device device);
 
  private:
@@ -84,6 +107,7 @@ class ParameterSet {
   std::vector<std::string> layer_names_;
   at::Tensor values_;
   at::Tensor gradients_;
+  at::Tensor compute_values_;  // values_ itself in fp32
   at::Tensor
       row_offsets_;      // [parameters + 1] int64: first row of kParameterAlignment elements, in buffer order
   at::Tensor layer_of_;  // [parameters] int32, in buffer order

@@ -16,7 +16,8 @@
 namespace scrna::train {
 namespace {
 
-constexpr double kBytesPerParameter = 16;  // fp32 value, gradient, AdamW's two moments
+// fp32 value, gradient, AdamW's two moments; and a copy of the values where products are bf16.
+double bytes_per_parameter(at::ScalarType compute_type) { return compute_type == at::kFloat ? 16 : 18; }
 
 at::Device choose_device(DeviceChoice choice) {
   const bool has_gpu = at::hasCUDA();
@@ -104,16 +105,15 @@ PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& voca
   run.corpus = open_corpus(config, vocabulary);
   log_cells(*run.corpus, config);
   run.encoder = std::make_unique<model::Encoder>(config.model, run.corpus->vocabulary().size(),
-                                                 config.tokenizer.max_tokens, config.train.seed, run.device);
+                                                 config.tokenizer.max_tokens, config.train.seed, run.device, run.compute_type);
   const ops::ParameterSet& parameters = run.encoder->parameters();
-  run.optimizer = std::make_unique<optim::AdamW>(parameters.values(), parameters.gradients(),
-                                                 parameters.num_decayed(), config.optim);
+  run.optimizer = std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim);
   log::info("[model] {} parameters ({} layers x {}, {} heads, {} tokens in the vocabulary); weights, gradients and "
             "AdamW take {}B",
             short_count(static_cast<double>(parameters.num_elements())), config.model.num_layers, config.model.width,
             config.model.num_heads, run.corpus->vocabulary().size(),
-            short_count(kBytesPerParameter * static_cast<double>(parameters.values().numel())));
-  log::info("[model] {} on {}, {}", run.encoder->describe_attention(run.compute_type), run.device.str(),
+            short_count(bytes_per_parameter(run.compute_type) * static_cast<double>(parameters.values().numel())));
+  log::info("[model] {} on {}, {}", run.encoder->describe_attention(), run.device.str(),
             run.compute_type == at::kBFloat16 ? "bf16 products, fp32 weights" : "fp32");
   return run;
 }

@@ -147,6 +147,7 @@ void restore(const checkpoint::Contents& contents, const std::filesystem::path& 
   moments.require_all_taken();
   const at::NoGradGuard no_grad;
   for (auto& [to, from] : copies) to.copy_(from);
+  encoder.parameters().refresh_compute_values();
   optimizer.set_num_updates(state.step);
 }
 

@@ -1,78 +1,107 @@
 #include "lib/train/step.h"
 
-#include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 
-#include "lib/core/clock.h"
 #include "lib/core/error.h"
-#include "lib/model/token_tensors.h"
 #include "lib/optim/schedule.h"
 
 namespace scrna::train {
+namespace {
 
-TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
-                     at::ScalarType compute_type)
-    : encoder_(encoder), optimizer_(optimizer), config_(config), compute_type_(compute_type) {}
+constexpr int64_t kOutcomes = 3;  // of AdamW::step
 
-StepReport TrainStep::operator()(const GlobalBatch& batch) {
-  SCRNA_CHECK(batch.num_masked > 0, "step {}: a batch without masked tokens", batch.step);
-  StepReport report{.step = batch.step + 1,
-                    .epoch = batch.epoch,
-                    .learning_rate = optim::learning_rate_at(config_.optim, batch.step, config_.train.steps),
-                    .tokens = batch.num_tokens,
-                    .masked_tokens = batch.num_masked,
-                    .cells = batch.num_cells,
-                    .micro_batches = std::ssize(batch.micro_batches)};
-  encoder_.parameters().zero_gradients();
-  for (std::size_t index = 0; index < batch.micro_batches.size(); ++index) accumulate(batch, index, report);
-  const ScopedTimer timer(report.seconds.optimizer);
-  measure_gradients(report);
-  report.is_finite = std::isfinite(report.loss) && std::isfinite(report.grad_norm);
-  if (report.is_finite) {
-    optim::clip_by_global_norm(encoder_.parameters().gradients(), report.grad_norm, config_.optim.clip_norm);
-    optimizer_.step(report.learning_rate);
-  }
+/// A copy on its way to the host.
+at::Tensor fetch(const at::Tensor& numbers) {
+  if (numbers.is_cpu()) return numbers;
+  const at::Tensor host = at::empty(numbers.sizes(), at::TensorOptions(numbers.scalar_type()).pinned_memory(true));
+  host.copy_(numbers, /*non_blocking=*/true);
+  return host;
+}
+
+}  // namespace
+
+StepReport PendingStep::wait() const {
+  clock_.wait();
+  StepReport report = known_;
+  clock_.add_to(report.seconds);
+  const double* numbers = numbers_.const_data_ptr<double>();
+  report.loss = numbers[0];
+  report.grad_norm = numbers[1];
+  report.is_finite = numbers[kOutcomes] == 1.0;
+  const double* squares = numbers + 1 + kOutcomes;
+  for (int64_t layer = 0; layer < num_layers_; ++layer) report.grad_norm_per_layer.push_back(std::sqrt(squares[layer]));
+  report.max_score_per_layer.assign(squares + num_layers_, numbers + numbers_.numel());
   return report;
 }
 
-void TrainStep::accumulate(const GlobalBatch& batch, std::size_t index, StepReport& report) {
+TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config)
+    : encoder_(encoder),
+      optimizer_(optimizer),
+      config_(config),
+      poison_(at::zeros({}, encoder.parameters().values().options())) {}
+
+StepReport TrainStep::operator()(const GlobalBatch& batch) {
+  return launch(to_device(batch, encoder_.device())).wait();
+}
+
+PendingStep TrainStep::launch(const DeviceBatch& batch) {
+  SCRNA_CHECK(batch.num_masked > 0, "step {}: a batch without masked tokens", batch.step);
+  PhaseClock clock(encoder_.device());
+  loss_ = at::zeros({}, poison_.options().dtype(at::kDouble));
+  scores_.reset();
+  encoder_.parameters().zero_gradients();
+  for (std::size_t index = 0; index < batch.micro_batches.size(); ++index) accumulate(batch, index, clock);
+
+  const at::NoGradGuard no_grad;
+  const double learning_rate = optim::learning_rate_at(config_.optim, batch.step, config_.train.steps);
+  const at::Tensor squares = encoder_.parameters().squared_gradient_norm_per_layer();
+  const at::Tensor outcome = optimizer_.step(learning_rate, squares, loss_.to(at::kFloat).add_(poison_));
+  poison_.masked_fill_(outcome.select(0, kOutcomes - 1).eq(0), std::numeric_limits<double>::quiet_NaN());
+  std::vector<at::Tensor> numbers{loss_.view({1}), outcome, squares};
+  if (scores_.defined()) numbers.push_back(scores_.to(at::kDouble));
+
+  PendingStep pending({.step = batch.step + 1,
+                       .epoch = batch.epoch,
+                       .learning_rate = learning_rate,
+                       .tokens = batch.num_tokens,
+                       .masked_tokens = batch.num_masked,
+                       .cells = batch.num_cells,
+                       .micro_batches = std::ssize(batch.micro_batches)},
+                      std::move(clock));
+  pending.numbers_ = fetch(at::cat(numbers));
+  pending.num_layers_ = squares.numel();
+  pending.clock_.end(&PhaseSeconds::optimizer);
+  return pending;
+}
+
+void TrainStep::accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock) {
   model::ForwardContext context{.seed = config_.train.seed,
                                 .step = batch.step,
                                 .micro_batch = static_cast<int64_t>(index),
                                 .training = true,
-                                .compute_type = compute_type_,
+                                .recompute = config_.train.recompute,
                                 .probe_queries = config_.train.probe_queries};
-  at::Tensor loss;
+  const double scale = 1.0 / static_cast<double>(batch.num_masked);
+  model::TrainingPass pass = encoder_.forward_for_training(batch.micro_batches[index], scale, context);
   {
-    const ScopedTimer timer(report.seconds.forward);
-    const model::TokenTensors input = model::to_device(batch.micro_batches[index], encoder_.device());
-    loss = encoder_.masked_loss_sum(input, context).div(static_cast<double>(batch.num_masked));
-    report.loss += loss.item<double>();
+    const at::NoGradGuard no_grad;
+    loss_.add_(pass.loss_sum(), scale);
     if (!context.max_scores.empty()) {
-      const at::Tensor scores = at::stack(context.max_scores).to(at::kCPU, at::kDouble);
-      report.max_score_per_layer.resize(context.max_scores.size(), 0.0);
-      for (std::size_t layer = 0; layer < context.max_scores.size(); ++layer) {
-        const double score = scores.const_data_ptr<double>()[layer];
-        double& largest = report.max_score_per_layer[layer];
-        if (!(score <= largest)) largest = score;  // a NaN is kept
-      }
+      const at::Tensor scores = at::stack(context.max_scores);
+      scores_ = scores_.defined() ? at::maximum(scores_, scores) : scores;  // a NaN is kept
     }
   }
-  const ScopedTimer timer(report.seconds.backward);
-  loss.backward();
-}
-
-void TrainStep::measure_gradients(StepReport& report) {
-  const at::Tensor squares = encoder_.parameters().squared_gradient_norm_per_layer().to(at::kCPU);
-  double sum = 0;
-  for (int64_t layer = 0; layer < squares.numel(); ++layer) {
-    const double square = squares.const_data_ptr<double>()[layer];
-    report.grad_norm_per_layer.push_back(std::sqrt(square));
-    sum += square;
-  }
-  report.grad_norm = std::sqrt(sum);
+  clock.end(&PhaseSeconds::forward);
+  pass.backward();
+  clock.end(&PhaseSeconds::backward);
 }
 
 }  // namespace scrna::train

@@ -3,30 +3,27 @@
 //   zero the gradients; for each micro-batch: forward, sum of the masked tokens' cross-entropy divided by the masked
 //   tokens of the whole global batch, backward; gradient norms; clip; AdamW.
 //
-// So the loss is the mean over all masked tokens of the global batch, however the cells were packed. A step whose loss
-// or gradients are not finite changes nothing but says so; the trainer decides what follows.
+// So the loss is the mean over all masked tokens of the global batch, however the cells were packed.
+//
+// launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the report
+// says is copied to the host behind the step's back. So the next step can be launched while this one runs, and nothing
+// in a step waits for the device. A step whose loss or gradients are not finite changes nothing, and neither does any
+// step launched after it, since the host learns of it too late to hold them back; the trainer decides what follows.
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
-#include <c10/core/ScalarType.h>
+#include <ATen/core/Tensor.h>
 
 #include "lib/core/micro_batch.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
+#include "lib/train/device_batch.h"
+#include "lib/train/phase_clock.h"
 #include "lib/train/train_config.h"
 
 namespace scrna::train {
-
-struct PhaseSeconds {
-  double data_wait = 0;
-  double forward = 0;
-  double backward = 0;
-  double optimizer = 0;  // gradient norms, clipping and AdamW
-  double total = 0;
-};
 
 struct StepReport {
   int64_t step = 0;   // optimizer steps done, this one included: the first is 1
@@ -40,26 +37,46 @@ struct StepReport {
   int64_t masked_tokens = 0;
   int64_t cells = 0;
   int64_t micro_batches = 0;
-  PhaseSeconds seconds;
-  bool is_finite = true;  // false: the weights were left as they are
+  PhaseSeconds seconds;    // data_wait and total are the caller's
+  bool is_finite = true;   // false: the weights were left as they are, because of this step or of one before
+};
+
+/// A step that was launched. Dropping it is fine: the step goes on.
+class PendingStep {
+ public:
+  /// Waits until the step is done.
+  [[nodiscard]] StepReport wait() const;
+
+ private:
+  friend class TrainStep;
+  PendingStep(StepReport known, PhaseClock clock) : known_(std::move(known)), clock_(std::move(clock)) {}
+
+  StepReport known_;     // what the host knows beforehand
+  PhaseClock clock_;     // its last mark is behind the copy of the numbers
+  at::Tensor numbers_;   // [4 + layers (+ L)] fp64 on the host, pinned: loss, AdamW::step, squares, scores
+  int64_t num_layers_ = 0;
 };
 
 class TrainStep {
  public:
   /// All arguments must outlive this object.
-  TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
-            at::ScalarType compute_type);
-  /// Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of memory).
+  TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config);
+
+  /// Enqueues the step; on the CPU it is done on return. Throws InternalError for an empty batch, c10::Error when
+  /// LibTorch fails (out of memory).
+  [[nodiscard]] PendingStep launch(const DeviceBatch& batch);
+  /// Copies the batch to the device, launches, waits.
   StepReport operator()(const GlobalBatch& batch);
 
  private:
-  void accumulate(const GlobalBatch& batch, std::size_t index, StepReport& report);
-  void measure_gradients(StepReport& report);
+  void accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock);
 
   model::Encoder& encoder_;
   optim::AdamW& optimizer_;
   const TrainConfig& config_;
-  at::ScalarType compute_type_;
+  at::Tensor poison_;  // 0-d fp32 on the device: 0, or NaN once a step was not applied
+  at::Tensor loss_;    // 0-d fp64 on the device, of the step being launched
+  at::Tensor scores_;  // [L] fp32 on the device, of the step being launched; undefined without the probe
 };
 
 }  // namespace scrna::train

@@ -12,6 +12,7 @@
 #include "lib/config/bound.h"
 #include "lib/core/error.h"
 #include "lib/data/data_config.h"
+#include "lib/model/context.h"
 #include "lib/model/model_config.h"
 #include "lib/optim/optim_config.h"
 
@@ -47,6 +48,7 @@ struct TrainSection {
   DeviceChoice device = DeviceChoice::kAuto;
   Precision precision = Precision::kAuto;
   int64_t num_threads = 0;
+  model::Recompute recompute = model::Recompute::kNone;
   int64_t probe_queries = 32;
 
   template <class V>
@@ -60,6 +62,9 @@ struct TrainSection {
       "type of matrix products and attention; weights, gradients and optimizer stay fp32. auto: bf16 on a GPU, "
       "fp32 on the CPU");
     v("num_threads", num_threads, "CPU threads that compute; 0: one per core", config::between(0, 1024));
+    v("recompute", recompute,
+      "what the backward pass computes again instead of keeping it, to save memory: none; feed_forward: the inside of "
+      "the feed-forward layers; block: all but the input of each block. The results are the same bits");
     v("probe_queries", probe_queries,
       "query rows of each micro-batch sampled for max_score_per_layer; 0: not measured",
       config::between(0, 4096));

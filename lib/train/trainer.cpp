@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -93,7 +94,7 @@ class Trainer {
         state_(std::move(state)),
         config_yaml_(config::dump(config)),
         metrics_(directory.metrics()),
-        train_step_(*run.encoder, *run.optimizer, config, run.compute_type),
+        train_step_(*run.encoder, *run.optimizer, config),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
     result_.checkpoint = std::move(saved);
     if (config.heldout.every_steps > 0) {
@@ -107,13 +108,18 @@ class Trainer {
     data::TrainLoader loader(*run_.corpus, loader_options(config_, state_.step));
     ProgressBar bar("train", config_.train.steps, "steps", state_.step);
     evaluate_if_due();
-    while (state_.step < config_.train.steps && stop_signal() == 0) {
-      const StepReport report = step(loader);
-      bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s", report.loss, report.grad_norm,
-                                          static_cast<double>(report.cells) / report.seconds.total));
+    std::optional<Flight> in_flight;
+    while (state_.step + (in_flight ? 1 : 0) < config_.train.steps && stop_signal() == 0) {
+      Flight next = launch(loader);
+      if (in_flight) finish(*in_flight, bar);
+      in_flight = std::move(next);
+      if (run_.device.is_cuda() && !is_end_of_stretch(state_.step + 1)) continue;
+      finish(*in_flight, bar);
+      in_flight.reset();
       evaluate_if_due();
-      if (is_due(config_.checkpoint.every_steps)) save();
+      if (is_due(config_.checkpoint.every_steps, state_.step)) save();
     }
+    if (in_flight) finish(*in_flight, bar);
     bar.finish();
     if (last_saved_step_ != state_.step) save();
     metrics_.sync();
@@ -127,24 +133,42 @@ class Trainer {
   }
 
  private:
-  StepReport step(data::TrainLoader& loader) {
+  // A step on its way. On a GPU one is under way while the next is launched, so that the device never waits for the
+  // host; what looks at the weights (evaluation, checkpoint) comes after the last of them is finished.
+  struct Flight {
+    PendingStep pending;
+    double start_seconds;
+    double data_wait_seconds;
+    at::Tensor first_cells;  // [B] ids of the first micro-batch, for the message when it fails
+  };
+
+  Flight launch(data::TrainLoader& loader) {
     const double start = now_seconds();
     const GlobalBatch batch = loader.next();
     const double data_wait = now_seconds() - start;
-    StepReport report = train_step_(batch);
-    report.seconds.data_wait = data_wait;
-    report.seconds.total = now_seconds() - start;
+    const DeviceBatch on_device = to_device(batch, run_.device);
+    return {train_step_.launch(on_device), start, data_wait, on_device.micro_batches.front().cell_ids};
+  }
+
+  // Waits for the step and writes what it did. Its time is that since the step before was finished: steps overlap.
+  void finish(const Flight& flight, ProgressBar& bar) {
+    StepReport report = flight.pending.wait();
+    const double end = now_seconds();
+    report.seconds.data_wait = flight.data_wait_seconds;
+    report.seconds.total = end - std::max(flight.start_seconds, last_end_seconds_);
+    last_end_seconds_ = end;
     metrics_.append(step_line(report, run_.encoder->parameters().layer_names()));
-    if (!report.is_finite) throw_not_finite(report, batch);
+    if (!report.is_finite) throw_not_finite(report, flight);
     state_.step = report.step;
     state_.epoch = report.epoch;
     state_.cells += report.cells;
     state_.tokens += report.tokens;
     state_.training_seconds += report.seconds.total;
-    return report;
+    bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s", report.loss, report.grad_norm,
+                                        static_cast<double>(report.cells) / report.seconds.total));
   }
 
-  [[noreturn]] void throw_not_finite(const StepReport& report, const GlobalBatch& batch) const {
+  [[noreturn]] void throw_not_finite(const StepReport& report, const Flight& flight) const {
     const std::string last_good = fs::exists(directory_.checkpoints() / "latest")
                                       ? fmt::format("the last checkpoint is {}",
                                                     fs::canonical(directory_.checkpoints() / "latest").string())
@@ -152,20 +176,25 @@ class Trainer {
     throw NumericError(
         "step {}: loss {}, gradient norm {}: training has diverged (the step's first cell has id {:016x}); the weights were "
         "left as they were after step {}, {}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32",
-        report.step, number_text(report.loss), number_text(report.grad_norm), batch.micro_batches.front().cell_ids.front(), report.step - 1,
-        last_good);
+        report.step, number_text(report.loss), number_text(report.grad_norm),
+        static_cast<uint64_t>(flight.first_cells[0].item<int64_t>()), report.step - 1, last_good);
   }
 
   // The last step counts as due, so that every run ends with an evaluation and a checkpoint.
-  [[nodiscard]] bool is_due(int64_t every_steps) const {
-    return every_steps > 0 && (state_.step % every_steps == 0 || state_.step == config_.train.steps);
+  [[nodiscard]] bool is_due(int64_t every_steps, int64_t step) const {
+    return every_steps > 0 && (step % every_steps == 0 || step == config_.train.steps);
+  }
+
+  // Whether something looks at the weights after this step.
+  [[nodiscard]] bool is_end_of_stretch(int64_t step) const {
+    return is_due(config_.heldout.every_steps, step) || is_due(config_.checkpoint.every_steps, step);
   }
 
   void evaluate_if_due() {
-    if (!evaluator_ || !is_due(config_.heldout.every_steps) || state_.last_heldout_step == state_.step) return;
+    if (!evaluator_ || !is_due(config_.heldout.every_steps, state_.step) || state_.last_heldout_step == state_.step) return;
     const double start = now_seconds();
     eval::HeldoutLoss heldout;
-    if (!evaluator_->evaluate(*run_.encoder, run_.compute_type, [] { return stop_signal() != 0; }, heldout)) return;
+    if (!evaluator_->evaluate(*run_.encoder, [] { return stop_signal() != 0; }, heldout)) return;
     state_.last_heldout_step = state_.step;
     metrics_.append(heldout_line(state_.step, heldout, now_seconds() - start));
     log::info("[heldout] step {}: loss {:.4f} nats per masked token on {} cells (gene frequencies {:.4f}, uniform {:.4f})",
@@ -193,6 +222,7 @@ class Trainer {
   std::unique_ptr<data::HeldoutLoader> heldout_loader_;
   std::unique_ptr<eval::HeldoutEvaluator> evaluator_;
   int64_t last_saved_step_;
+  double last_end_seconds_ = 0;  // when the step before was finished
   TrainResult result_;
 };
 
@@ -289,7 +319,7 @@ CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& r
   data::TrainLoader loader(*start.run.corpus, loader_options(config, resume ? start.loaded->state.step : 0));
   const GlobalBatch batch = loader.next();
   const double begin_seconds = now_seconds();
-  const StepReport report = TrainStep(*start.run.encoder, *start.run.optimizer, config, start.run.compute_type)(batch);
+  const StepReport report = TrainStep(*start.run.encoder, *start.run.optimizer, config)(batch);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return {.parameters = start.run.encoder->parameters().num_elements(),

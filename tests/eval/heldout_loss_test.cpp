@@ -48,7 +48,7 @@ struct HeldoutLossTest : testing::Test {
 
   HeldoutLoss evaluate() {
     HeldoutLoss loss;
-    EXPECT_TRUE(evaluator.evaluate(encoder, at::kFloat, [] { return false; }, loss));
+    EXPECT_TRUE(evaluator.evaluate(encoder, [] { return false; }, loss));
     return loss;
   }
 };
@@ -84,7 +84,7 @@ TEST_F(HeldoutLossTest, AnUntrainedModelIsNearUniformAndEveryEvaluationGivesTheS
 
 TEST_F(HeldoutLossTest, ARequestToStopLeavesTheResultAlone) {
   HeldoutLoss loss{.loss = 123};
-  EXPECT_FALSE(evaluator.evaluate(encoder, at::kFloat, [] { return true; }, loss));
+  EXPECT_FALSE(evaluator.evaluate(encoder, [] { return true; }, loss));
   EXPECT_EQ(loss.loss, 123);
 }
 

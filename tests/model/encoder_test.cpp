@@ -5,12 +5,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
 #include "lib/model/initialisation.h"
 #include "lib/model/token_tensors.h"
 #include "tests/support/packed_cells.h"
+#include "tests/support/tolerance.h"
 
 namespace scrna::model {
 namespace {
@@ -26,6 +28,12 @@ ModelConfig tiny(Attention attention = Attention::kSigmoid) {
           .num_heads = 2,
           .feed_forward_width = 64,
           .dropout = 0.1};
+}
+
+/// The gradients of the summed loss, in the encoder's buffer.
+void add_gradients(Encoder& encoder, const TokenTensors& input, ForwardContext context) {
+  encoder.parameters().zero_gradients();
+  encoder.forward_for_training(input, 1.0, context).backward();
 }
 
 double loss_of(const Encoder& encoder, const PackedMicroBatch& cells, bool training = false) {
@@ -64,9 +72,7 @@ TEST(Encoder, GradientsAgreeWithFiniteDifferences) {
   for (const Attention attention : {Attention::kSigmoid, Attention::kSoftmax}) {
     Encoder encoder(tiny(attention), kVocabulary, kMaxTokens, 42, at::kCPU);
     const TokenTensors input = to_device(pack({{1, 11}, {2, 5}}), at::kCPU);
-    ForwardContext context{.seed = 7, .training = true};
-    encoder.parameters().zero_gradients();
-    encoder.masked_loss_sum(input, context).backward();
+    add_gradients(encoder, input, {.seed = 7, .training = true});
     const at::NoGradGuard no_grad;
     const auto loss = [&] {
       ForwardContext again{.seed = 7, .training = true};
@@ -100,14 +106,70 @@ TEST(Encoder, TheScoreProbeReportsOneNumberPerLayer) {
 }
 
 TEST(Encoder, Bf16StaysNearFp32) {
-  const Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
-  const at::NoGradGuard no_grad;
-  const TokenTensors input = to_device(pack({{1, 20}, {2, 32}}), at::kCPU);
-  ForwardContext fp32{}, bf16{.compute_type = at::kBFloat16};
-  const double a = encoder.masked_loss_sum(input, fp32).item<double>(),
-               b = encoder.masked_loss_sum(input, bf16).item<double>();
+  const Encoder fp32(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU),
+      bf16(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU, at::kBFloat16);
+  const PackedMicroBatch cells = pack({{1, 20}, {2, 32}});
+  const double a = loss_of(fp32, cells), b = loss_of(bf16, cells);
   EXPECT_NE(a, b);
   EXPECT_NEAR(a, b, 0.01 * a);
+}
+
+TEST(Encoder, TheTrainingLossIsTheEvaluatedOneAndItsGradientsAddUp) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU, type);
+    const PackedMicroBatch cells = pack({{1, 20}, {2, 32}});
+    const TokenTensors input = to_device(cells, at::kCPU);
+    ForwardContext context{.seed = 7, .step = 3, .training = true};
+    encoder.parameters().zero_gradients();
+    TrainingPass pass = encoder.forward_for_training(input, 0.5, context);
+    EXPECT_EQ(pass.loss_sum().item<double>(), loss_of(encoder, cells, /*training=*/true));
+    pass.backward();
+    const at::Tensor once = encoder.parameters().gradients().clone();
+    encoder.forward_for_training(input, 0.5, context).backward();
+    const at::Tensor twice = encoder.parameters().gradients();
+    EXPECT_GT(once.norm().item<double>(), 0.0);
+    EXPECT_LE(twice.sub(once.mul(2)).norm().item<double>(), test::kFloat32RelativeL2 * twice.norm().item<double>());
+  }
+}
+
+TEST(Encoder, RecomputationGivesTheSameBitsAndReportsTheScoresOnce) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU, type);
+    const TokenTensors input = to_device(pack({{1, 20}, {2, 32}, {3, 5}}), at::kCPU);
+    at::Tensor gradients, scores;
+    for (const Recompute recompute : {Recompute::kNone, Recompute::kFeedForward, Recompute::kBlock}) {
+      ForwardContext context{.seed = 7, .step = 3, .training = true, .recompute = recompute, .probe_queries = 4};
+      encoder.parameters().zero_gradients();
+      encoder.forward_for_training(input, 1.0, context).backward();
+      ASSERT_EQ(context.max_scores.size(), 2U);
+      if (recompute == Recompute::kNone) {
+        gradients = encoder.parameters().gradients().clone();
+        scores = at::stack(context.max_scores);
+        EXPECT_GT(gradients.norm().item<double>(), 0.0);
+      }
+      EXPECT_TRUE(encoder.parameters().gradients().equal(gradients)) << static_cast<int>(recompute);
+      EXPECT_TRUE(at::stack(context.max_scores).equal(scores)) << static_cast<int>(recompute);
+      EXPECT_FALSE(context.max_scores[0].requires_grad());
+    }
+  }
+}
+
+TEST(Encoder, RowsThatPadTheHeadStayZeroAndAreNoParameters) {
+  Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const ops::ParameterSet& parameters = encoder.parameters();
+  add_gradients(encoder, to_device(pack({{1, 20}}), at::kCPU), {.seed = 7, .training = true});
+  for (const char* name : {"head.output.weight", "head.output.bias"}) {
+    const ops::Parameter* head = parameters.find(name);
+    ASSERT_NE(head, nullptr);
+    EXPECT_EQ(head->value.size(0), kVocabulary);
+    const size_t index = parameters.index_of(head->value);
+    for (const at::Tensor& flat : {parameters.values(), parameters.gradients()}) {
+      const at::Tensor padded = parameters.with_reserve(flat, index);
+      EXPECT_EQ(padded.size(0), 64);
+      EXPECT_TRUE(padded.narrow(0, 0, kVocabulary).equal(parameters.slice(flat, index)));
+      EXPECT_EQ(padded.narrow(0, kVocabulary, 64 - kVocabulary).abs().max().item<float>(), 0.0F);
+    }
+  }
 }
 
 TEST(Encoder, ACellLongerThanThePositionsIsRefused) {

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
@@ -135,6 +136,44 @@ TEST(ParameterSet, RefusesDuplicatesAndNoticesAReplacedGradient) {
   ParameterSet set(two_layers());
   set.all()[0].value.mutable_grad().reset();
   EXPECT_THROW(set.zero_gradients(), InternalError);
+}
+
+TEST(ParameterSet, ReservedRowsStandBehindTheParameterAndCountForNothing) {
+  std::vector<Parameter> parameters = two_layers();
+  parameters[0].reserved_rows = 64;
+  const ParameterSet set(std::move(parameters));
+  EXPECT_EQ(set.num_elements(), 40 * 30 + 40 + 40 + 1);
+  EXPECT_EQ(set.values().numel(), 2048 + 1024 + 1024 + 1024);
+  const at::Tensor padded = set.with_reserve(set.values(), 0);
+  EXPECT_EQ(padded.sizes(), (std::vector<int64_t>{64, 30}));
+  EXPECT_TRUE(padded.narrow(0, 0, 40).equal(set.slice(set.values(), 0)));
+  EXPECT_EQ(padded.narrow(0, 40, 24).abs().max().item<float>(), 0.0F);
+  EXPECT_EQ(set.with_reserve(set.values(), 1).sizes(), (std::vector<int64_t>{40}));
+  std::vector<Parameter> too_few = two_layers();
+  too_few[0].reserved_rows = 39;
+  EXPECT_THROW(ParameterSet{std::move(too_few)}, InternalError);
+}
+
+TEST(ParameterSet, TheCopyForProductsIsTheValuesRoundedWhenAskedAgain) {
+  ParameterSet set(two_layers());
+  EXPECT_EQ(set.compute_type(), at::kFloat);
+  EXPECT_EQ(set.compute_values().data_ptr(), set.values().data_ptr());
+  set.set_compute_type(at::kBFloat16);
+  EXPECT_TRUE(set.compute_values().equal(set.values().to(at::kBFloat16)));
+  const at::NoGradGuard no_grad;
+  set.values().add_(1.0);
+  EXPECT_FALSE(set.compute_values().equal(set.values().to(at::kBFloat16)));
+  set.refresh_compute_values();
+  EXPECT_TRUE(set.compute_values().equal(set.values().to(at::kBFloat16)));
+  set.to(at::kCPU);
+  EXPECT_EQ(set.compute_type(), at::kBFloat16);
+  EXPECT_THROW(set.set_compute_type(at::kHalf), InternalError);
+}
+
+TEST(ParameterSet, FindsAParameterByItsTensor) {
+  const ParameterSet set(two_layers());
+  EXPECT_EQ(set.index_of(set.all()[2].value), 2U);
+  EXPECT_THROW((void)set.index_of(at::zeros({3})), InternalError);
 }
 
 }  // namespace

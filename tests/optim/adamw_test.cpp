@@ -1,12 +1,16 @@
 #include "lib/optim/adamw.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <vector>
 
 #include "lib/core/random.h"
+#include "lib/ops/parameters.h"
 
 namespace scrna::optim {
 namespace {
@@ -29,42 +33,63 @@ TEST(AdamW, FollowsThePaperForTenStepsWithAndWithoutDecay) {
   constexpr int64_t kCount = 37, kDecayed = 20;
   const OptimConfig config{.weight_decay = 0.1};
   const RandomStream random(1, RandomPurpose::kInit);
-  at::Tensor values = at::empty({kCount}, at::kFloat), gradients = at::empty({kCount}, at::kFloat);
+  const at::Tensor decayed = at::empty({kDecayed}).requires_grad_(), rest = at::empty({kCount - kDecayed}).requires_grad_();
+  ops::ParameterSet parameters({{"decayed", decayed, "a", true}, {"rest", rest, "a", false}});
+  const auto element = [&](const at::Tensor& flat, int64_t i) -> float& {
+    const at::Tensor part = i < kDecayed ? parameters.slice(flat, 0) : parameters.slice(flat, 1);
+    return part.mutable_data_ptr<float>()[i < kDecayed ? i : i - kDecayed];
+  };
   Oracle oracle{std::vector<double>(kCount), std::vector<double>(kCount), std::vector<double>(kCount)};
   for (int64_t i = 0; i < kCount; ++i) {
     const auto draw = static_cast<float>(random.uniform(static_cast<uint64_t>(i)) - 0.5);
-    values.mutable_data_ptr<float>()[i] = draw;
+    element(parameters.values(), i) = draw;
     oracle.value[static_cast<std::size_t>(i)] = static_cast<double>(draw);
   }
-  AdamW optimizer(values, gradients, kDecayed, config);
+  AdamW optimizer(parameters, config);
   for (int t = 1; t <= 10; ++t) {
     std::vector<double> gradient;
     for (int64_t i = 0; i < kCount; ++i) {
       const auto draw = static_cast<float>(random.uniform(static_cast<uint64_t>(1000 * t + i)) - 0.5);
-      gradients.mutable_data_ptr<float>()[i] = draw;
+      element(parameters.gradients(), i) = draw;
       gradient.push_back(static_cast<double>(draw));
     }
-    optimizer.step(0.01);
+    optimizer.step(0.01, parameters.squared_gradient_norm_per_layer(), {});
     oracle.step(gradient, 0.01, config, kDecayed, t);
   }
   for (int64_t i = 0; i < kCount; ++i) {
     // Ten fp32 updates of size 0.01 on values below 1: a few units of 6e-8.
-    EXPECT_NEAR(static_cast<double>(values.const_data_ptr<float>()[i]), oracle.value[static_cast<std::size_t>(i)], 1e-6) << i;
+    EXPECT_NEAR(static_cast<double>(element(parameters.values(), i)), oracle.value[static_cast<std::size_t>(i)], 1e-6) << i;
   }
   EXPECT_EQ(optimizer.num_updates(), 10);
 }
 
-TEST(Clip, ScalesToTheNormAndOnlyWhenAboveIt) {
-  at::Tensor gradients = at::empty({2}, at::kFloat);
-  gradients.mutable_data_ptr<float>()[0] = 3;
-  gradients.mutable_data_ptr<float>()[1] = 4;
-  clip_by_global_norm(gradients, 5.0, 0.0);
-  EXPECT_EQ(gradients.const_data_ptr<float>()[1], 4.0F);
-  clip_by_global_norm(gradients, 5.0, 10.0);
-  EXPECT_EQ(gradients.const_data_ptr<float>()[1], 4.0F);
-  clip_by_global_norm(gradients, 5.0, 1.0);
-  EXPECT_FLOAT_EQ(gradients.const_data_ptr<float>()[0], 0.6F);
-  EXPECT_FLOAT_EQ(gradients.const_data_ptr<float>()[1], 0.8F);
+TEST(AdamW, ClipsToTheNormAndWritesTheCopyForProducts) {
+  const at::Tensor value = at::zeros({2}).requires_grad_();
+  ops::ParameterSet parameters({{"value", value, "a", false}});
+  parameters.set_compute_type(at::kBFloat16);
+  AdamW optimizer(parameters, {.beta1 = 0.5, .clip_norm = 1.0});
+  float* gradient = parameters.gradients().mutable_data_ptr<float>();
+  gradient[0] = 3;
+  gradient[1] = 4;
+  const at::Tensor outcome = optimizer.step(0.25, parameters.squared_gradient_norm_per_layer(), {});
+  EXPECT_FLOAT_EQ(static_cast<float>(outcome[0].item<double>()), 5.0F);
+  EXPECT_FLOAT_EQ(static_cast<float>(outcome[1].item<double>()), 0.2F);
+  EXPECT_EQ(outcome[2].item<double>(), 1.0);
+  EXPECT_FLOAT_EQ(optimizer.mean().const_data_ptr<float>()[0], 0.5F * 0.6F);
+  EXPECT_FLOAT_EQ(optimizer.mean().const_data_ptr<float>()[1], 0.5F * 0.8F);
+  EXPECT_EQ(gradient[1], 4.0F);
+  EXPECT_NE(value[0].item<float>(), 0.0F);
+  EXPECT_TRUE(parameters.compute_values().equal(parameters.values().to(at::kBFloat16)));
+}
+
+TEST(AdamW, ALossThatIsNotFiniteChangesNothing) {
+  const at::Tensor value = at::ones({2}).requires_grad_();
+  ops::ParameterSet parameters({{"value", value, "a", false}});
+  AdamW optimizer(parameters, {});
+  const at::Tensor outcome = optimizer.step(0.25, parameters.squared_gradient_norm_per_layer(), at::full({}, NAN));
+  EXPECT_EQ(outcome[2].item<double>(), 0.0);
+  EXPECT_EQ(optimizer.num_updates(), 0);
+  EXPECT_EQ(value[0].item<float>(), 1.0F);
 }
 
 }  // namespace

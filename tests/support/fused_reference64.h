@@ -70,6 +70,29 @@ inline BiasGelu64 bias_gelu_reference64(const Doubles& z, const Doubles& bias, c
   return r;
 }
 
+struct Linear64 {
+  Doubles y, d_x, d_weight, d_bias;
+};
+
+/// y = x weight^T + bias, and the gradients for d_y.
+inline Linear64 linear_reference64(const Doubles& x, const Doubles& weight, const Doubles& bias, const Doubles& d_y) {
+  const size_t out = bias.size(), in = weight.size() / out, rows = x.size() / in;
+  Linear64 r{.y = d_y, .d_x = Doubles(x.size()), .d_weight = Doubles(weight.size()), .d_bias = Doubles(out)};
+  for (size_t row = 0; row < rows; ++row)
+    for (size_t o = 0; o < out; ++o) {
+      const double gradient = d_y[row * out + o];
+      double sum = bias[o];
+      for (size_t i = 0; i < in; ++i) {
+        sum += x[row * in + i] * weight[o * in + i];
+        r.d_x[row * in + i] += gradient * weight[o * in + i];
+        r.d_weight[o * in + i] += gradient * x[row * in + i];
+      }
+      r.y[row * out + o] = sum;
+      r.d_bias[o] += gradient;
+    }
+  return r;
+}
+
 struct LinearCrossEntropy64 {
   double loss = 0;
   Doubles d_hidden, d_weight, d_bias;

@@ -1,0 +1,36 @@
+#include "lib/train/phase_clock.h"
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "lib/core/clock.h"
+
+namespace scrna::train {
+
+PhaseClock::PhaseClock(at::Device device) : device_(device) { mark(nullptr); }
+
+void PhaseClock::end(Phase phase) { mark(phase); }
+
+void PhaseClock::mark(Phase phase) {
+  Mark& mark = marks_.emplace_back();
+  mark.phase = phase;
+  if (device_.is_cpu()) {
+    mark.host_seconds = now_seconds();
+    return;
+  }
+  mark.event.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with times
+  mark.event.back().record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+}
+
+void PhaseClock::wait() const {
+  for (const c10::Event& event : marks_.back().event) event.synchronize();
+}
+
+void PhaseClock::add_to(PhaseSeconds& seconds) const {
+  for (std::size_t i = 1; i < marks_.size(); ++i) {
+    const Mark &begin = marks_[i - 1], &end = marks_[i];
+    seconds.*end.phase += device_.is_cpu() ? end.host_seconds - begin.host_seconds
+                                           : 1e-3 * begin.event.front().elapsedTime(end.event.front());
+  }
+}
+
+}  // namespace scrna::train

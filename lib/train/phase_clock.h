@@ -1,0 +1,45 @@
+// How long the phases of a step take on the device that works on them. On a GPU the host runs ahead, so its clock says
+// nothing: events are recorded between the phases on the current stream and read when the step is finished anyway.
+#pragma once
+
+#include <vector>
+
+#include <c10/core/Device.h>
+#include <c10/core/Event.h>
+
+namespace scrna::train {
+
+struct PhaseSeconds {
+  double data_wait = 0;
+  double forward = 0;    // with the head's gradients, which are made while its logits exist
+  double backward = 0;
+  double optimizer = 0;  // gradient norms, clipping and AdamW
+  double total = 0;
+};
+
+class PhaseClock {
+ public:
+  using Phase = double PhaseSeconds::*;
+
+  /// The first phase begins now, or when the GPU gets here.
+  explicit PhaseClock(at::Device device);
+  /// What was done since the last mark belongs to `phase`.
+  void end(Phase phase);
+  /// Waits until the device has passed the last mark.
+  void wait() const;
+  /// Adds the phases' seconds; after wait().
+  void add_to(PhaseSeconds& seconds) const;
+
+ private:
+  struct Mark {
+    Phase phase = nullptr;
+    double host_seconds = 0;       // on the CPU
+    std::vector<c10::Event> event;  // one, on a GPU
+  };
+  void mark(Phase phase);
+
+  at::Device device_;
+  std::vector<Mark> marks_;
+};
+
+}  // namespace scrna::train
