@@ -40,28 +40,35 @@ class Training {
  public:
   Training(const train::TrainConfig& config, const TrainBenchOptions& options, at::Device device,
            at::ScalarType compute_type, const GlobalBatch& batch)
-      : encoder_(config.model, options.vocabulary, options.context, config.train.seed, device),
-        optimizer_(encoder_.parameters().values(), encoder_.parameters().gradients(),
-                   encoder_.parameters().num_decayed(), config.optim),
-        step_(encoder_, optimizer_, config, compute_type),
-        batch_(batch) {}
+      : encoder_(config.model, options.vocabulary, options.context, config.train.seed, device, compute_type),
+        optimizer_(encoder_.parameters(), config.optim),
+        step_(encoder_, optimizer_, config),
+        batch_(train::to_device(batch, device)) {}
 
   /// `count` steps, the next one launched before this one's report is waited for. Calls `done` with each report.
   void run(int64_t count, const std::function<void(const train::StepReport&)>& done) {
+    std::optional<train::PendingStep> in_flight;
     for (int64_t i = 0; i < count; ++i) {
-      const train::StepReport report = step_(batch_);
+      train::PendingStep next = step_.launch(batch_);
       ++batch_.step;
-      if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
-      done(report);
+      if (in_flight) finish(*in_flight, done);
+      in_flight = std::move(next);
     }
+    finish(*in_flight, done);
   }
   [[nodiscard]] const model::Encoder& encoder() const { return encoder_; }
 
  private:
+  static void finish(const train::PendingStep& step, const std::function<void(const train::StepReport&)>& done) {
+    const train::StepReport report = step.wait();
+    if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
+    done(report);
+  }
+
   model::Encoder encoder_;
   optim::AdamW optimizer_;
   train::TrainStep step_;
-  GlobalBatch batch_;
+  train::DeviceBatch batch_;
 };
 
 void time_steps(Training& training, int64_t steps, TrainBenchResult& result) {
@@ -110,7 +117,7 @@ TrainBenchResult bench_training(const train::TrainConfig& config, const TrainBen
     tell("making the model");
     Training training(config, options, device, compute_type, batch);
     result.parameters = training.encoder().parameters().num_elements();
-    result.attention = training.encoder().describe_attention(compute_type);
+    result.attention = training.encoder().describe_attention();
     tell("timing steps");
     time_steps(training, options.steps, result);
     if (!device.is_cpu()) result.memory = train::device_memory(device);
