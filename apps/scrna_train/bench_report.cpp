@@ -24,8 +24,8 @@ nlohmann::ordered_json machine_json(const bench::Machine& machine, bool on_gpu) 
 
 std::string machine_words(const bench::Machine& machine, bool on_gpu) {
   if (!on_gpu) {
-    return fmt::format("{}, {} threads, {}, LibTorch {}", machine.name, machine.num_threads, machine.cpu_vectors,
-                       libtorch_version());
+    return fmt::format("{}, {} threads, {}, LibTorch {}", machine.name, machine.num_threads,
+                       machine.cpu_vectors, libtorch_version());
   }
   return fmt::format("{}, CUDA {} (driver {}), LibTorch {}", machine.name, machine.cuda_runtime,
                      machine.driver.empty() ? machine.cuda_driver : machine.driver, libtorch_version());

@@ -8,7 +8,7 @@
 namespace scrna::app {
 namespace {
 
-constexpr std::size_t kLongestOthers = 5;   // kernels without a class that are named
+constexpr std::size_t kLongestOthers = 5;  // kernels without a class that are named
 constexpr double kNamedMilliseconds = 0.05;
 
 std::string short_name(const std::string& kernel) {
@@ -29,7 +29,9 @@ std::string problem_words(const TrainBenchReport& report) {
       grouped(result.load.tokens), grouped(result.load.masked_tokens), result.micro_batches);
 }
 
-std::string line(std::string_view what, const std::string& value) { return fmt::format("  {:<20}{}\n", what, value); }
+std::string line(std::string_view what, const std::string& value) {
+  return fmt::format("  {:<20}{}\n", what, value);
+}
 
 std::string memory_words(const TrainBenchReport& report) {
   const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
@@ -37,7 +39,8 @@ std::string memory_words(const TrainBenchReport& report) {
     return fmt::format("{:.2f} GB, the whole process", gigabytes(report.result.peak_resident_bytes));
   }
   return fmt::format("{:.2f} GB of tensors, {:.2f} GB taken from the driver, of {:.1f} GB",
-                     gigabytes(report.result.memory->peak_bytes), gigabytes(report.result.memory->peak_reserved_bytes),
+                     gigabytes(report.result.memory->peak_bytes),
+                     gigabytes(report.result.memory->peak_reserved_bytes),
                      gigabytes(report.result.memory->total_bytes));
 }
 
@@ -46,14 +49,18 @@ std::string breakdown_words(const bench::TrainBenchResult& result) {
   const bench::Breakdown& breakdown = *result.breakdown;
   std::string text = fmt::format("\n  {:<20}{:>9}{:>8}\n", "kernels of a step", "ms", "%");
   const auto row = [&](std::string_view what, double milliseconds) {
-    text += fmt::format("  {:<20}{:>9.2f}{:>8.1f}\n", what, milliseconds, 100 * milliseconds / result.median_milliseconds);
+    text += fmt::format("  {:<20}{:>9.2f}{:>8.1f}\n", what, milliseconds,
+                        100 * milliseconds / result.median_milliseconds);
   };
-  for (const auto& [kernel_class, name] : bench::kKernelClasses) row(name, breakdown.milliseconds.at(kernel_class));
+  for (const auto& [kernel_class, name] : bench::kKernelClasses)
+    row(name, breakdown.milliseconds.at(kernel_class));
   row("idle", result.median_milliseconds - breakdown.busy_milliseconds);
   text += "  (recorded in steps of their own; idle: the median step less the time in which a kernel ran)\n";
   std::size_t told = 0;
   for (const bench::KernelTime& kernel : breakdown.kernels) {
-    if (kernel.kernel_class != bench::KernelClass::kOther || kernel.milliseconds_per_step < kNamedMilliseconds) continue;
+    if (kernel.kernel_class != bench::KernelClass::kOther ||
+        kernel.milliseconds_per_step < kNamedMilliseconds)
+      continue;
     if (told++ == kLongestOthers) break;
     text += fmt::format("  other: {:.2f} ms {}\n", kernel.milliseconds_per_step, short_name(kernel.name));
   }
@@ -83,19 +90,23 @@ nlohmann::ordered_json breakdown_json(const bench::TrainBenchResult& result) {
 
 std::string train_bench_text(const TrainBenchReport& report) {
   const bench::TrainBenchResult& result = report.result;
-  const auto [fastest, slowest] = std::minmax_element(result.step_milliseconds.begin(), result.step_milliseconds.end());
+  const auto [fastest, slowest] =
+      std::minmax_element(result.step_milliseconds.begin(), result.step_milliseconds.end());
   std::string text = machine_words(report.machine, report.on_gpu()) + "\n" + problem_words(report) + "\n";
   text += line("step", fmt::format("{:.2f} ms (median of {}; {:.2f} to {:.2f})", result.median_milliseconds,
                                    result.step_milliseconds.size(), *fastest, *slowest));
   text += line("cells", fmt::format("{:.1f} per second", result.per_second(result.load.cells)));
-  text += line("tokens", fmt::format("{} per second", grouped(static_cast<int64_t>(result.per_second(result.load.tokens)))));
+  text += line("tokens", fmt::format("{} per second",
+                                     grouped(static_cast<int64_t>(result.per_second(result.load.tokens)))));
   text += line("model FLOP", fmt::format("{:.4g} TFLOP/s ({:.4g} TFLOP a step, forward and backward)",
                                          result.flop_per_second() * 1e-12, result.flop * 1e-12));
-  text += line("MFU", fmt::format("{:.1f} % of {:.4g} TFLOP/s, which large {} products reach here", 100 * result.mfu(),
-                                  result.ceiling_flop_per_second * 1e-12, result.compute_type));
+  text += line(
+      "MFU", fmt::format("{:.1f} % of {:.4g} TFLOP/s, which large {} products reach here", 100 * result.mfu(),
+                         result.ceiling_flop_per_second * 1e-12, result.compute_type));
   text += line("peak memory", memory_words(report));
   text += line("padding", fmt::format("{:.1f} % of the rows computed", 100 * result.load.padding_share()));
-  text += line("loss", fmt::format("{:.3f} to {:.3f}, the same cells every step", result.first_loss, result.last_loss));
+  text += line("loss", fmt::format("{:.3f} to {:.3f}, the same cells every step", result.first_loss,
+                                   result.last_loss));
   return text + breakdown_words(result);
 }
 

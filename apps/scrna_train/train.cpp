@@ -112,10 +112,10 @@ std::string memory_table(const train::CheckReport& report) {
                                  report.measured ? "of the GPU's memory" : "on a GPU", grouped(report.plan_tokens));
   for (const auto& [part, name] : train::kMemoryParts) {
     if (report.plan.part(part) == 0) continue;
-    text += fmt::format("    {:<20}{:>8.2f} GB\n", name, gigabytes(report.plan.part(part)));
+    text += fmt::format("    {:<20}{:>10}B\n", name, train::short_count(static_cast<double>(report.plan.part(part))));
   }
-  text += fmt::format("    {:<20}{:>8.2f} GB, most at: {}\n", "together", gigabytes(report.plan.total_bytes()),
-                      report.plan.moment);
+  text += fmt::format("    {:<20}{:>10}B, most at: {}\n", "together",
+                      train::short_count(static_cast<double>(report.plan.total_bytes())), report.plan.moment);
   if (!report.measured) return text;
   const train::CheckReport::Measured& step = *report.measured;
   return text + fmt::format("    this step, of up to {} tokens a pass: predicted {:.2f} GB, measured {:.2f} GB of {:.1f} GB\n",

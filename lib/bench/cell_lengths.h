@@ -1,4 +1,5 @@
-// Lengths of synthetic cells: numbers of expressed genes as in CELLxGENE, log2-normal(10.75, 1.25), median 1,722.
+// Lengths of synthetic cells: numbers of expressed genes as in CELLxGENE, log2-normal(10.75, 1.25), median
+// 1,722.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,9 @@
 namespace scrna::bench {
 
 /// A draw from [0, 1) that is the same with every standard library.
-inline double uniform(std::mt19937_64& generator) { return static_cast<double>(generator() >> 11) * 0x1.0p-53; }
+inline double uniform(std::mt19937_64& generator) {
+  return static_cast<double>(generator() >> 11) * 0x1.0p-53;
+}
 
 inline double normal(std::mt19937_64& generator) {
   const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform(generator)));

@@ -12,7 +12,8 @@ struct Rule {
   KernelClass kernel_class;
 };
 
-// The first rule that fits decides, so attention stands before products: FlashAttention is made of CUTLASS parts.
+// The first rule that fits decides, so attention stands before products: FlashAttention is made of CUTLASS
+// parts.
 constexpr std::array kRules{
     Rule{"memcpy", KernelClass::kCopies},
     Rule{"memset", KernelClass::kCopies},

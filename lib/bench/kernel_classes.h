@@ -1,6 +1,7 @@
-// What the kernels of a training step are for, told by their names. The names are those that CUPTI reports: our own
-// kernels by the struct they take, cuBLAS by "nvjet", "gemm" or "cutlass", the rest of LibTorch by its functors. A name
-// that no rule knows is `other`, and the report lists the largest of those, so that a rule that rots is seen.
+// What the kernels of a training step are for, told by their names. The names are those that CUPTI reports:
+// our own kernels by the struct they take, cuBLAS by "nvjet", "gemm" or "cutlass", the rest of LibTorch by
+// its functors. A name that no rule knows is `other`, and the report lists the largest of those, so that a
+// rule that rots is seen.
 #pragma once
 
 #include <array>
@@ -14,15 +15,15 @@
 namespace scrna::bench {
 
 enum class KernelClass {
-  kProducts,    // matrix products, the head's too
-  kAttention,   // forward, backward, plan and rounding of attention
-  kNorm,        // residual + dropout + LayerNorm, and dropout of its own
-  kGelu,        // bias + GELU and its backward pass
-  kLoss,        // cross-entropy of the head, without its products
-  kEmbedding,   // gather, scatter, sort, choice of the masked rows
-  kBiasSums,    // column sums: gradients of biases and LayerNorm weights
-  kOptimizer,   // gradient norms and AdamW
-  kCopies,      // copies and zeroing of memory
+  kProducts,   // matrix products, the head's too
+  kAttention,  // forward, backward, plan and rounding of attention
+  kNorm,       // residual + dropout + LayerNorm, and dropout of its own
+  kGelu,       // bias + GELU and its backward pass
+  kLoss,       // cross-entropy of the head, without its products
+  kEmbedding,  // gather, scatter, sort, choice of the masked rows
+  kBiasSums,   // column sums: gradients of biases and LayerNorm weights
+  kOptimizer,  // gradient norms and AdamW
+  kCopies,     // copies and zeroing of memory
   kOther
 };
 inline constexpr std::array kKernelClasses{

@@ -56,7 +56,8 @@ DeviceProfile profile_device(at::Device device, const std::function<void()>& wor
   }
   if (profile.events.empty()) {
     profile.problem =
-        "LibTorch's profiler saw no kernels: CUPTI is not usable here (no permission for performance counters, or another "
+        "LibTorch's profiler saw no kernels: CUPTI is not usable here (no permission for performance "
+        "counters, or another "
         "profiler is attached)";
   }
   return profile;

@@ -45,7 +45,8 @@ class Training {
         step_(encoder_, optimizer_, config),
         batch_(train::to_device(batch, device)) {}
 
-  /// `count` steps, the next one launched before this one's report is waited for. Calls `done` with each report.
+  /// `count` steps, the next one launched before this one's report is waited for. Calls `done` with each
+  /// report.
   void run(int64_t count, const std::function<void(const train::StepReport&)>& done) {
     std::optional<train::PendingStep> in_flight;
     for (int64_t i = 0; i < count; ++i) {
@@ -59,7 +60,8 @@ class Training {
   [[nodiscard]] const model::Encoder& encoder() const { return encoder_; }
 
  private:
-  static void finish(const train::PendingStep& step, const std::function<void(const train::StepReport&)>& done) {
+  static void finish(const train::PendingStep& step,
+                     const std::function<void(const train::StepReport&)>& done) {
     const train::StepReport report = step.wait();
     if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
     done(report);

@@ -1,7 +1,7 @@
-// `bench train`: optimizer steps of a configured encoder on synthetic cells (train_problem.h), by the same Encoder,
-// TrainStep and AdamW as training, one step in flight as the trainer keeps it. Three parts: timed steps, profiled steps
-// (which kernels), and matrix products, whose speed is the ceiling that the step's FLOP/s are held against; products
-// come last, so that the GPU is as hot as it was for the steps.
+// `bench train`: optimizer steps of a configured encoder on synthetic cells (train_problem.h), by the same
+// Encoder, TrainStep and AdamW as training, one step in flight as the trainer keeps it. Three parts: timed
+// steps, profiled steps (which kernels), and matrix products, whose speed is the ceiling that the step's
+// FLOP/s are held against; products come last, so that the GPU is as hot as it was for the steps.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,8 @@ struct TrainBenchOptions {
       "of the cells. cellxgene: log2-normal(10.75, 1.25), 200 to context tokens; full: all of context");
     v("cells", cells, "cells of a step; 0: 32, or of full length as many as make 65,536 tokens",
       config::between(0, 65536));
-    v("context", context, "tokens of the longest cell (the setting tokenizer.max_tokens)", config::between(8, 1048576));
+    v("context", context, "tokens of the longest cell (the setting tokenizer.max_tokens)",
+      config::between(8, 1048576));
     v("vocabulary", vocabulary, "genes and special tokens", config::between(5, 10000000));
     v("steps", steps, "timed optimizer steps, after three to warm up", config::between(1, 100000));
     v("device", device, "cuda: the first GPU; cpu");
@@ -46,13 +47,13 @@ struct TrainBenchResult {
   int64_t micro_batches = 0;
   int64_t longest_cell_tokens = 0;
   int64_t parameters = 0;
-  std::string attention;      // which implementation runs, and why
-  std::string compute_type;   // "bf16" or "fp32"
-  double flop = 0;            // of a step: train/flops.h
+  std::string attention;                  // which implementation runs, and why
+  std::string compute_type;               // "bf16" or "fp32"
+  double flop = 0;                        // of a step: train/flops.h
   std::vector<double> step_milliseconds;  // of the timed steps, in their order
   double median_milliseconds = 0;
-  double first_loss = 0, last_loss = 0;  // nats per masked token: the same cells every step, so it falls
-  double ceiling_flop_per_second = 0;    // of matrix products in the compute type
+  double first_loss = 0, last_loss = 0;       // nats per masked token: the same cells every step, so it falls
+  double ceiling_flop_per_second = 0;         // of matrix products in the compute type
   std::optional<train::DeviceMemory> memory;  // of a GPU, after the timed steps
   int64_t peak_resident_bytes = 0;            // of the process
   std::optional<Breakdown> breakdown;         // per step
@@ -66,9 +67,10 @@ struct TrainBenchResult {
   }
 };
 
-/// Blocks. `tell` is given a phrase as each part begins. `config` supplies model, optimizer, masking, precision and
-/// tokens_per_micro_batch; its tokenizer.max_tokens must be options.context. Throws DeviceError without the GPU asked for,
-/// and when its memory is full (naming the settings to change); NumericError when a step is not finite.
+/// Blocks. `tell` is given a phrase as each part begins. `config` supplies model, optimizer, masking,
+/// precision and tokens_per_micro_batch; its tokenizer.max_tokens must be options.context. Throws DeviceError
+/// without the GPU asked for, and when its memory is full (naming the settings to change); NumericError when
+/// a step is not finite.
 TrainBenchResult bench_training(const train::TrainConfig& config, const TrainBenchOptions& options,
                                 const std::function<void(std::string_view)>& tell);
 

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kCellxgeneCells = 32;
 constexpr int64_t kFullTokens = 65536;
-/// Of the seeds tried, one whose 32 cells have 65,273 tokens and a sum of squares of 2.09e8. The measurements of other
-/// stacks that README.md compares with were taken at 65,287 tokens and 2.09e8.
+/// Of the seeds tried, one whose 32 cells have 65,273 tokens and a sum of squares of 2.09e8. The measurements
+/// of other stacks that README.md compares with were taken at 65,287 tokens and 2.09e8.
 constexpr uint64_t kLengthSeed = 24324;
 
 void append_cell(PackedMicroBatch& pack, int32_t length, uint64_t cell_id, const TrainProblem& problem) {
@@ -29,7 +29,8 @@ void append_cell(PackedMicroBatch& pack, int32_t length, uint64_t cell_id, const
     pack.ranks.push_back(rank);
   }
   std::vector<int32_t> masked;
-  data::choose_masked(data::training_mask_stream(kLengthSeed, 0, cell_id), length, problem.mask_fraction, masked);
+  data::choose_masked(data::training_mask_stream(kLengthSeed, 0, cell_id), length, problem.mask_fraction,
+                      masked);
   for (const int32_t position : masked) {
     int32_t& token = pack.tokens[static_cast<std::size_t>(begin + position)];
     pack.masked_positions.push_back(begin + position);
@@ -44,7 +45,8 @@ void append_cell(PackedMicroBatch& pack, int32_t length, uint64_t cell_id, const
 
 std::vector<int32_t> cell_lengths(const TrainProblem& problem) {
   if (problem.lengths == Lengths::kFull) {
-    const int64_t cells = problem.cells > 0 ? problem.cells : std::max<int64_t>(1, kFullTokens / problem.context);
+    const int64_t cells =
+        problem.cells > 0 ? problem.cells : std::max<int64_t>(1, kFullTokens / problem.context);
     return std::vector(static_cast<std::size_t>(cells), static_cast<int32_t>(problem.context));
   }
   return cellxgene_lengths(problem.cells > 0 ? problem.cells : kCellxgeneCells, kLengthSeed,
@@ -53,14 +55,15 @@ std::vector<int32_t> cell_lengths(const TrainProblem& problem) {
 
 GlobalBatch make_batch(const TrainProblem& problem) {
   if (problem.vocabulary <= data::Vocabulary::kNumSpecial) {
-    throw ConfigError("--vocabulary: expected more than the {} special tokens, got {}", data::Vocabulary::kNumSpecial,
-                      problem.vocabulary);
+    throw ConfigError("--vocabulary: expected more than the {} special tokens, got {}",
+                      data::Vocabulary::kNumSpecial, problem.vocabulary);
   }
   GlobalBatch batch;
   const std::vector<int32_t> lengths = cell_lengths(problem);
   for (std::size_t cell = 0; cell < lengths.size(); ++cell) {
-    const bool fits = !batch.micro_batches.empty() &&
-                      batch.micro_batches.back().num_tokens() + lengths[cell] <= problem.tokens_per_micro_batch;
+    const bool fits =
+        !batch.micro_batches.empty() &&
+        batch.micro_batches.back().num_tokens() + lengths[cell] <= problem.tokens_per_micro_batch;
     if (!fits) batch.micro_batches.emplace_back();
     append_cell(batch.micro_batches.back(), lengths[cell], cell, problem);
   }
@@ -74,7 +77,8 @@ GlobalBatch make_batch(const TrainProblem& problem) {
 
 train::StepLoad load_of(const GlobalBatch& batch) {
   train::StepLoad load{.masked_tokens = batch.num_masked};
-  for (const PackedMicroBatch& pack : batch.micro_batches) train::add_cells(load, pack.cu_seqlens, pack.num_tokens());
+  for (const PackedMicroBatch& pack : batch.micro_batches)
+    train::add_cells(load, pack.cu_seqlens, pack.num_tokens());
   return load;
 }
 

@@ -1,6 +1,6 @@
-// The cells that `bench train` trains on: synthetic, of one length distribution, random genes, masked as training masks.
-// No data path: what is measured is the step alone, so that a real run can be compared with it. The same cells every
-// time: lengths and genes come from fixed seeds.
+// The cells that `bench train` trains on: synthetic, of one length distribution, random genes, masked as
+// training masks. No data path: what is measured is the step alone, so that a real run can be compared with
+// it. The same cells every time: lengths and genes come from fixed seeds.
 #pragma once
 
 #include <array>
@@ -22,19 +22,20 @@ constexpr auto enum_names(Lengths) {
 
 struct TrainProblem {
   Lengths lengths = Lengths::kCellxgene;
-  int64_t cells = 0;        // 0: 32, or of full length as many as make 65,536 tokens
-  int64_t context = 8192;   // longest cell
-  int64_t vocabulary = 0;   // V: genes and special tokens
+  int64_t cells = 0;       // 0: 32, or of full length as many as make 65,536 tokens
+  int64_t context = 8192;  // longest cell
+  int64_t vocabulary = 0;  // V: genes and special tokens
   double mask_fraction = 0.15;
   int64_t tokens_per_micro_batch = 65536;
 };
 
-/// Tokens of each cell. kCellxgene: log2-normal(10.75, 1.25) clipped to 200 ... min(context, 8192). The default 32 cells
-/// make 65,273 tokens, the load at which other stacks were measured (README.md). kFull: all of `context`.
+/// Tokens of each cell. kCellxgene: log2-normal(10.75, 1.25) clipped to 200 ... min(context, 8192). The
+/// default 32 cells make 65,273 tokens, the load at which other stacks were measured (README.md). kFull: all
+/// of `context`.
 std::vector<int32_t> cell_lengths(const TrainProblem& problem);
 
-/// The cells in packs of at most tokens_per_micro_batch tokens, in order; a longer cell makes its own. Tokens are uniform
-/// over the genes. Throws ConfigError when the vocabulary has no gene.
+/// The cells in packs of at most tokens_per_micro_batch tokens, in order; a longer cell makes its own. Tokens
+/// are uniform over the genes. Throws ConfigError when the vocabulary has no gene.
 GlobalBatch make_batch(const TrainProblem& problem);
 
 /// What make_batch() makes, in the numbers that decide its cost.

@@ -1,9 +1,8 @@
 #include "lib/train/device_memory.h"
 
-#include <sys/resource.h>
-
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <sys/resource.h>
 
 #include "lib/core/error.h"
 

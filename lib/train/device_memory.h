@@ -1,6 +1,7 @@
-// What LibTorch's caching allocator says of a GPU's memory, through the interface that every accelerator has, so that
-// no CUDA header is needed. `peak` is the quantity that memory_plan.h predicts: the most that tensors held at once. What
-// the driver counts is more: free blocks that the allocator keeps, the context, and libraries' own buffers.
+// What LibTorch's caching allocator says of a GPU's memory, through the interface that every accelerator has,
+// so that no CUDA header is needed. `peak` is the quantity that memory_plan.h predicts: the most that tensors
+// held at once. What the driver counts is more: free blocks that the allocator keeps, the context, and
+// libraries' own buffers.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +11,12 @@
 namespace scrna::train {
 
 struct DeviceMemory {
-  int64_t allocated_bytes = 0;       // held by tensors now
-  int64_t peak_bytes = 0;            // the most since the start or reset_peak_memory()
-  int64_t peak_reserved_bytes = 0;   // the most that the allocator took from the driver
-  int64_t reserved_bytes = 0;        // taken from the driver now
-  int64_t free_bytes = 0;            // what the driver can still give, to us or to others
-  int64_t total_bytes = 0;           // of the device
+  int64_t allocated_bytes = 0;      // held by tensors now
+  int64_t peak_bytes = 0;           // the most since the start or reset_peak_memory()
+  int64_t peak_reserved_bytes = 0;  // the most that the allocator took from the driver
+  int64_t reserved_bytes = 0;       // taken from the driver now
+  int64_t free_bytes = 0;           // what the driver can still give, to us or to others
+  int64_t total_bytes = 0;          // of the device
 };
 
 /// Does not wait for the device. Throws InternalError for the CPU, which has no such allocator.

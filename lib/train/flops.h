@@ -1,7 +1,8 @@
-// Floating-point operations of a training step, counted as the literature does: a multiply-add is two, the backward
-// pass costs twice the forward pass, and only products count (no recomputation, softmax, norms, biases or optimizer).
-// Attention counts what bidirectional attention over ragged cells needs, sum of squared lengths, never padding; the head
-// counts masked tokens only, because only they reach it. So MFU falls when work is wasted and never rises with it.
+// Floating-point operations of a training step, counted as the literature does: a multiply-add is two, the
+// backward pass costs twice the forward pass, and only products count (no recomputation, softmax, norms,
+// biases or optimizer). Attention counts what bidirectional attention over ragged cells needs, sum of squared
+// lengths, never padding; the head counts masked tokens only, because only they reach it. So MFU falls when
+// work is wasted and never rises with it.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ struct StepLoad {
   }
 };
 
-/// Elements of the matrices that every token is multiplied with: L (4 D^2 + 2 D F). 85 million for the 160M encoder.
+/// Elements of the matrices that every token is multiplied with: L (4 D^2 + 2 D F). 85 million for the 160M
+/// encoder.
 inline double matrix_parameters(const model::ModelConfig& model) {
   const auto width = static_cast<double>(model.width);
   return static_cast<double>(model.num_layers) *
@@ -42,7 +44,8 @@ inline double step_flop(const model::ModelConfig& model, int64_t vocabulary_size
   return 3 * (products + attention + head);
 }
 
-/// Adds the cells that cu_seqlens delimits ([B+1], one micro-batch of num_rows tokens) to `load`, masked tokens aside.
+/// Adds the cells that cu_seqlens delimits ([B+1], one micro-batch of num_rows tokens) to `load`, masked
+/// tokens aside.
 inline void add_cells(StepLoad& load, std::span<const int32_t> cu_seqlens, int64_t num_rows) {
   for (std::size_t cell = 0; cell + 1 < cu_seqlens.size(); ++cell) {
     const auto length = static_cast<double>(cu_seqlens[cell + 1] - cu_seqlens[cell]);

@@ -35,7 +35,8 @@ std::size_t fitting(double seconds, double each) {
 std::vector<double> device_seconds(at::Device device, std::size_t calls, const std::function<void()>& call) {
   const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
   std::vector<c10::Event> events;
-  for (std::size_t i = 0; i <= calls; ++i) events.emplace_back(device.type(), c10::EventFlag::BACKEND_DEFAULT);
+  for (std::size_t i = 0; i <= calls; ++i)
+    events.emplace_back(device.type(), c10::EventFlag::BACKEND_DEFAULT);
   events.front().record(stream);
   for (std::size_t i = 0; i < calls; ++i) {
     call();

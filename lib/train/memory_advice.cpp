@@ -29,9 +29,11 @@ std::string memory_advice(const TrainConfig& config) {
   } else if (config.train.recompute == model::Recompute::kFeedForward) {
     text += "set train.recompute (feed_forward) to block, ";
   }
-  return text + fmt::format("lower tokenizer.max_tokens ({}: the longest cell is one forward pass), or choose a smaller "
-                            "model",
-                            config.tokenizer.max_tokens);
+  return text +
+         fmt::format(
+             "lower tokenizer.max_tokens ({}: the longest cell is one forward pass), or choose a smaller "
+             "model",
+             config.tokenizer.max_tokens);
 }
 
 void with_memory_advice(const TrainConfig& config, const std::function<void()>& work) {

@@ -7,8 +7,9 @@
 
 namespace scrna::train {
 
-/// Runs `work`. Throws DeviceError in place of LibTorch's out-of-memory error of a GPU, with the settings that need less
-/// memory and their present values, in the order in which to try them; passes on everything else.
+/// Runs `work`. Throws DeviceError in place of LibTorch's out-of-memory error of a GPU, with the settings
+/// that need less memory and their present values, in the order in which to try them; passes on everything
+/// else.
 void with_memory_advice(const TrainConfig& config, const std::function<void()>& work);
 
 /// The settings to change, as one clause: "lower data.tokens_per_micro_batch (65536), ...".

@@ -14,7 +14,8 @@ using enum MemoryPart;
 
 constexpr int64_t kFp32 = 4;
 constexpr int64_t kInt64 = 8;
-/// cuBLAS takes 32 MiB per thread that multiplies on Hopper (LibTorch's default): the main thread and autograd's.
+/// cuBLAS takes 32 MiB per thread that multiplies on Hopper (LibTorch's default): the main thread and
+/// autograd's.
 constexpr int64_t kLibraryWorkspaceBytes = 2 * (int64_t{32} << 20);
 /// Rows of the head's logits that exist at once: LinearCrossEntropyOptions::rows_per_chunk.
 constexpr int64_t kHeadRows = 4096;
@@ -51,7 +52,8 @@ class Ledger {
   std::string moment_;
 };
 
-/// One micro-batch through the model and back. Sizes in bytes; D, F as everywhere; c: compute type, s: residual stream.
+/// One micro-batch through the model and back. Sizes in bytes; D, F as everywhere; c: compute type, s:
+/// residual stream.
 class Pass {
  public:
   Pass(const MemoryProblem& problem, Ledger& ledger) : problem_(problem), ledger_(ledger) {
@@ -68,7 +70,8 @@ class Pass {
     log_sums_ = is_softmax ? tokens * model.num_heads * kFp32 : 0;
     query_sums_ = (tokens + problem.cells * kQueryTile) * model.width * kFp32;
     probe_ = std::min(problem.probe_queries, tokens) * tokens * (model.num_heads * compute + 3);
-    const int64_t columns = (problem.vocabulary_size + kHeadColumnMultiple - 1) / kHeadColumnMultiple * kHeadColumnMultiple;
+    const int64_t columns =
+        (problem.vocabulary_size + kHeadColumnMultiple - 1) / kHeadColumnMultiple * kHeadColumnMultiple;
     logits_ = std::min(problem.masked_tokens, kHeadRows) * columns * compute;
   }
 
@@ -90,8 +93,9 @@ class Pass {
       else
         backward_block(layer, kActivations);
     }
-    ledger_.give(kTransient, 2 * masked_ + stream_);  // the last: gradient of the embedding, after its scatter
-    ledger_.give(kActivations, stream_);              // its leaf
+    ledger_.give(kTransient,
+                 2 * masked_ + stream_);  // the last: gradient of the embedding, after its scatter
+    ledger_.give(kActivations, stream_);  // its leaf
   }
 
  private:
@@ -101,28 +105,27 @@ class Pass {
   [[nodiscard]] bool recomputes_blocks() const { return problem_.recompute == model::Recompute::kBlock; }
   [[nodiscard]] bool recomputes_inner() const { return problem_.recompute != model::Recompute::kNone; }
 
-  /// Saved by one block without its feed-forward: h and y of both LayerNorms, QKV, O. The first block's h is the
-  /// embedding.
+  /// Saved by one block without its feed-forward: h and y of both LayerNorms, QKV, O. The first block's h is
+  /// the embedding.
   [[nodiscard]] int64_t saved_of_block(int64_t layer) const {
     return (layer > 0 ? stream_ : 0) + stream_ + 2 * (branch_ + statistics_) + qkv_ + branch_ + log_sums_;
   }
 
   /// From a branch's output as a transient (not before the first block) to the next one.
   void forward_block(int64_t layer) {
-    // h = h + branch, y = LN(h); then the branch goes
-    ledger_.take(kActivations, (layer > 0 ? stream_ : 0) + branch_ + statistics_);
-    if (layer > 0) ledger_.give(kTransient, branch_);
+    ledger_.take(kActivations,
+                 (layer > 0 ? stream_ : 0) + branch_ + statistics_);  // h = h + branch, y = LN(h)
     ledger_.take(kActivations, qkv_);
     ledger_.pass_through(kWorkspace, probe_);
     ledger_.take(kActivations, branch_ + log_sums_);  // O
     ledger_.take(kTransient, branch_);                // attention_output
     ledger_.take(kActivations, stream_ + branch_ + statistics_);
-    ledger_.give(kTransient, branch_);
-    // z, gelu(z), feed_forward_out
     const MemoryPart inner = recomputes_inner() ? kTransient : kActivations;
-    ledger_.take(inner, 2 * inner_);
-    ledger_.take(kTransient, branch_);
+    ledger_.take(inner, 2 * inner_);    // z, gelu(z)
+    ledger_.take(kTransient, branch_);  // feed_forward_out
     if (recomputes_inner()) ledger_.give(kTransient, 2 * inner_);
+    // The branches that were added, this block's first and the one given, are named until its end.
+    ledger_.give(kTransient, branch_ + (layer > 0 ? branch_ : 0));
   }
 
   /// The same with h, too, as a transient at both ends: what a block is given is all that it keeps.
@@ -155,7 +158,8 @@ class Pass {
     ledger_.give(kActivations, stream_ + statistics_);
   }
 
-  /// `kept`: where the activations that the block saved are booked. From d_h and d_branch to those of the block before.
+  /// `kept`: where the activations that the block saved are booked. From d_h and d_branch to those of the
+  /// block before.
   void backward_block(int64_t layer, MemoryPart kept) {
     say("backward: feed-forward", layer);
     if (recomputes_inner()) {
@@ -236,14 +240,16 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
   ledger.take(kGradients, problem.buffer_elements * kFp32);
   ledger.take(kMoments, 2 * problem.buffer_elements * kFp32);
   if (problem.compute_type != at::kFloat) {
-    ledger.take(kComputeCopy, problem.buffer_elements * static_cast<int64_t>(c10::elementSize(problem.compute_type)));
+    ledger.take(kComputeCopy,
+                problem.buffer_elements * static_cast<int64_t>(c10::elementSize(problem.compute_type)));
   }
   ledger.take(kWorkspace, kLibraryWorkspaceBytes);
-  ledger.take(kBatch, kBatchesAlive * kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells));
+  ledger.take(kBatch,
+              kBatchesAlive * kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells));
   Pass(problem, ledger).run();
   SCRNA_CHECK(ledger.held(kActivations) == 0 && ledger.held(kTransient) == 0,
-              "memory plan: {} bytes of activations and {} of the moment are never freed", ledger.held(kActivations),
-              ledger.held(kTransient));
+              "memory plan: {} bytes of activations and {} of the moment are never freed",
+              ledger.held(kActivations), ledger.held(kTransient));
   return ledger.peak();
 }
 
@@ -265,19 +271,21 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
 
 std::string plan_words(const MemoryPlan& plan, int64_t tokens) {
   const int64_t persistent = persistent_bytes(plan);
-  return fmt::format("needs {:.1f} GB at {} tokens a forward pass: {:.1f} weights, gradients and AdamW, {:.1f} activations, "
-                     "{:.1f} the rest",
-                     gigabytes(plan.total_bytes()), grouped(tokens), gigabytes(persistent),
-                     gigabytes(plan.part(kActivations)),
-                     gigabytes(plan.total_bytes() - persistent - plan.part(kActivations)));
+  return fmt::format(
+      "needs {:.1f} GB at {} tokens a forward pass: {:.1f} weights, gradients and AdamW, {:.1f} activations, "
+      "{:.1f} the rest",
+      gigabytes(plan.total_bytes()), grouped(tokens), gigabytes(persistent),
+      gigabytes(plan.part(kActivations)),
+      gigabytes(plan.total_bytes() - persistent - plan.part(kActivations)));
 }
 
 std::string shortage(const MemoryPlan& plan, const DeviceMemory& memory, const TrainConfig& config) {
   const int64_t missing = plan.total_bytes() - memory.allocated_bytes;
   const int64_t available = memory.free_bytes + memory.reserved_bytes - memory.allocated_bytes;
   if (missing <= available) return {};
-  return fmt::format("a step will need {:.1f} GB more of the GPU's memory, but {:.1f} GB of {:.1f} GB are free; {}",
-                     gigabytes(missing), gigabytes(available), gigabytes(memory.total_bytes), memory_advice(config));
+  return fmt::format(
+      "a step will need {:.1f} GB more of the GPU's memory, but {:.1f} GB of {:.1f} GB are free; {}",
+      gigabytes(missing), gigabytes(available), gigabytes(memory.total_bytes), memory_advice(config));
 }
 
 }  // namespace scrna::train

@@ -1,6 +1,6 @@
-// How well a run uses its machine, measured on every step: model FLOP/s (flops.h) and their share of what matrix products
-// reach on this device (MFU), the share of time spent waiting for data, padding, the device's peak memory. Kept apart
-// from StepReport, which says what a step computed: meters say what it cost.
+// How well a run uses its machine, measured on every step: model FLOP/s (flops.h) and their share of what
+// matrix products reach on this device (MFU), the share of time spent waiting for data, padding, the device's
+// peak memory. Kept apart from StepReport, which says what a step computed: meters say what it cost.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +18,10 @@ namespace scrna::train {
 struct MeterReading {
   double cells_per_second = 0;
   double tokens_per_second = 0;
-  double flop_per_second = 0;  // of the model
-  std::optional<double> mfu;   // none without a measured ceiling: on the CPU
-  double data_wait_share = 0;  // part of the time in which the step waited for its cells
-  double padding_share = 0;    // part of the rows computed that belongs to no cell
+  double flop_per_second = 0;                       // of the model
+  std::optional<double> mfu;                        // none without a measured ceiling: on the CPU
+  double data_wait_share = 0;                       // part of the time in which the step waited for its cells
+  double padding_share = 0;                         // part of the rows computed that belongs to no cell
   std::optional<int64_t> peak_device_memory_bytes;  // since the start of the run; none on the CPU
 };
 

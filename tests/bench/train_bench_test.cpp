@@ -1,4 +1,5 @@
-// What `bench train` trains on, how kernels are told apart and summed, and a whole measurement of a tiny model.
+// What `bench train` trains on, how kernels are told apart and summed, and a whole measurement of a tiny
+// model.
 #include "lib/bench/train_bench.h"
 
 #include <algorithm>
@@ -29,7 +30,8 @@ TEST(TrainProblem, LengthsAreThoseOfCellxgeneCutToTheContext) {
   std::sort(lengths.begin(), lengths.end());
   EXPECT_EQ(lengths.front(), 200);
   EXPECT_EQ(lengths.back(), 8192);
-  // The median of 2^N(10.75, 1.25) is 1,722; 8 standard errors of that of 4,000 draws: 8 x 1.25 ln 2 sqrt(pi / 8000) = 14 %.
+  // The median of 2^N(10.75, 1.25) is 1,722; 8 standard errors of that of 4,000 draws: 8 x 1.25 ln 2 sqrt(pi
+  // / 8000) = 14 %.
   EXPECT_NEAR(lengths[2000], 1722, 0.14 * 1722);
   const std::vector<int32_t> all = cell_lengths({.context = 8192}), cut = cell_lengths({.context = 2048});
   for (std::size_t cell = 0; cell < all.size(); ++cell) EXPECT_EQ(cut[cell], std::min(all[cell], 2048));
@@ -66,8 +68,8 @@ TEST(TrainProblem, PacksKeepTheBudgetAndMaskAsTrainingDoes) {
 }
 
 TEST(TrainProblem, AVocabularyWithoutGenesIsRefused) {
-  const std::string text = test::message_of<ConfigError>(
-      [] { make_batch({.vocabulary = data::Vocabulary::kNumSpecial}); });
+  const std::string text =
+      test::message_of<ConfigError>([] { make_batch({.vocabulary = data::Vocabulary::kNumSpecial}); });
   EXPECT_CONTAINS(text, "--vocabulary");
 }
 
@@ -75,15 +77,21 @@ TEST(KernelClasses, NamesThatTheProfilerGivesAreToldApart) {
   using enum KernelClass;
   const std::vector<std::pair<const char*, KernelClass>> cases{
       {"nvjet_sm90_tst_128x256_64x4_2x1_v_bz_coopA_bias_TNN", kProducts},
-      {"void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_128x2_tn_align8>(...)", kProducts},
+      {"void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_128x2_tn_align8>(...)",
+       kProducts},
       {"void cublasLt::splitKreduce_kernel<32, 16, int, float, __nv_bfloat16>(...)", kProducts},
       {"void scrna::kernels::(anonymous namespace)::forward_kernel<scrna::kernels::sm90::ForwardTraits<64>>("
        "scrna::kernels::sm90::ForwardParams)",
        kAttention},
-      {"void scrna::kernels::(anonymous namespace)::backward_kernel<T>(scrna::kernels::sm90::BackwardParams)", kAttention},
-      {"scrna::kernels::(anonymous namespace)::plan_kernel(scrna::kernels::(anonymous namespace)::PlanParams)", kAttention},
-      {"void scrna::kernels::(anonymous namespace)::round_kernel<T>(scrna::kernels::RoundParams)", kAttention},
-      {"void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<64, 128, cutlass::bfloat16_t>>",
+      {"void scrna::kernels::(anonymous namespace)::backward_kernel<T>(scrna::kernels::sm90::BackwardParams)",
+       kAttention},
+      {"scrna::kernels::(anonymous namespace)::plan_kernel(scrna::kernels::(anonymous "
+       "namespace)::PlanParams)",
+       kAttention},
+      {"void scrna::kernels::(anonymous namespace)::round_kernel<T>(scrna::kernels::RoundParams)",
+       kAttention},
+      {"void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<64, 128, "
+       "cutlass::bfloat16_t>>",
        kAttention},
       {"cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3i_128x128x64", kAttention},
       {"void scrna::kernels::(anonymous namespace)::forward_kernel<float, __nv_bfloat16>("
@@ -91,17 +99,26 @@ TEST(KernelClasses, NamesThatTheProfilerGivesAreToldApart) {
        kNorm},
       {"void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(...)", kNorm},
       {"void scrna::kernels::(anonymous namespace)::dropout_kernel<float>(scrna::kernels::Dropout)", kNorm},
-      {"void scrna::kernels::(anonymous namespace)::backward_kernel<__nv_bfloat16>(scrna::kernels::BiasGelu, ...)", kGelu},
-      {"void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase&)>", kGelu},
-      {"void scrna::kernels::(anonymous namespace)::forward_kernel<T>(scrna::kernels::CrossEntropy, float*)", kLoss},
-      {"void scrna::kernels::(anonymous namespace)::pieces_kernel<T>(scrna::kernels::EmbeddingBackward)", kEmbedding},
-      {"scrna::kernels::(anonymous namespace)::gather_kernel(scrna::kernels::RowSelection, uint4 const*, uint4*)",
+      {"void scrna::kernels::(anonymous namespace)::backward_kernel<__nv_bfloat16>(scrna::kernels::BiasGelu, "
+       "...)",
+       kGelu},
+      {"void at::native::vectorized_elementwise_kernel<4, "
+       "at::native::GeluCUDAKernelImpl(at::TensorIteratorBase&)>",
+       kGelu},
+      {"void scrna::kernels::(anonymous namespace)::forward_kernel<T>(scrna::kernels::CrossEntropy, float*)",
+       kLoss},
+      {"void scrna::kernels::(anonymous namespace)::pieces_kernel<T>(scrna::kernels::EmbeddingBackward)",
+       kEmbedding},
+      {"scrna::kernels::(anonymous namespace)::gather_kernel(scrna::kernels::RowSelection, uint4 const*, "
+       "uint4*)",
        kEmbedding},
       {"void at_cuda_detail::cub::DeviceRadixSortOnesweepKernel<...>", kEmbedding},
-      {"scrna::kernels::(anonymous namespace)::column_sums_kernel(scrna::kernels::ColumnSums, long)", kBiasSums},
+      {"scrna::kernels::(anonymous namespace)::column_sums_kernel(scrna::kernels::ColumnSums, long)",
+       kBiasSums},
       {"scrna::kernels::(anonymous namespace)::row_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
       {"scrna::kernels::(anonymous namespace)::layer_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
-      {"scrna::kernels::(anonymous namespace)::step_kernel(scrna::kernels::AdamWStep, scrna::kernels::StepFactors)",
+      {"scrna::kernels::(anonymous namespace)::step_kernel(scrna::kernels::AdamWStep, "
+       "scrna::kernels::StepFactors)",
        kOptimizer},
       {"Memcpy HtoD (Pinned -> Device)", kCopies},
       {"Memset (Device)", kCopies},
@@ -112,7 +129,8 @@ TEST(KernelClasses, NamesThatTheProfilerGivesAreToldApart) {
 }
 
 TEST(KernelClasses, TimesAreSummedPerStepAndOverlapIsBusyOnce) {
-  // Two steps; a product of 2 ms under which 1 ms of copying runs on another stream, then 1 ms of nothing, twice.
+  // Two steps; a product of 2 ms under which 1 ms of copying runs on another stream, then 1 ms of nothing,
+  // twice.
   const std::vector<DeviceEvent> events{{"nvjet_a", 0, 2'000'000},
                                         {"Memcpy HtoD", 500'000, 1'000'000},
                                         {"nvjet_a", 3'000'000, 2'000'000},
@@ -145,7 +163,8 @@ train::TrainConfig tiny(int64_t context) {
 }
 
 TEST(TrainBench, MeasuresStepsThatTrain) {
-  const TrainBenchOptions options{.cells = 3, .context = 64, .vocabulary = 50, .steps = 6, .device = Device::kCpu};
+  const TrainBenchOptions options{
+      .cells = 3, .context = 64, .vocabulary = 50, .steps = 6, .device = Device::kCpu};
   std::vector<std::string> parts;
   const TrainBenchResult result =
       bench_training(tiny(64), options, [&](std::string_view part) { parts.emplace_back(part); });
@@ -169,7 +188,8 @@ TEST(TrainBench, MeasuresStepsThatTrain) {
 TEST(TrainBench, AStepThatIsNotFiniteEndsIt) {
   train::TrainConfig config = tiny(64);
   config.optim.learning_rate = 1e30;
-  const TrainBenchOptions options{.cells = 1, .context = 64, .vocabulary = 50, .steps = 6, .device = Device::kCpu};
+  const TrainBenchOptions options{
+      .cells = 1, .context = 64, .vocabulary = 50, .steps = 6, .device = Device::kCpu};
   EXPECT_THROW(bench_training(config, options, [](std::string_view) {}), NumericError);
 }
 

@@ -51,9 +51,12 @@ TEST(MemoryPlan, InFp32ThereIsNoCopyOfTheWeights) {
 TEST(MemoryPlan, ActivationsAreTwentyDAndFourFATokenAndLayer) {
   const MemoryProblem problem = paper();
   const MemoryPlan plan = plan_memory(problem);
-  const int64_t per_token = 20 * problem.model.width + 4 * problem.model.feed_forward_width + 16;  // and statistics
-  // The first block's h is the embedding, the last LayerNorm has one h more; at the peak the last block's are going.
-  EXPECT_NEAR(static_cast<double>(plan.part(kActivations)), static_cast<double>(layers_bytes(problem, per_token)),
+  const int64_t per_token =
+      20 * problem.model.width + 4 * problem.model.feed_forward_width + 16;  // and statistics
+  // The first block's h is the embedding, the last LayerNorm has one h more; at the peak the last block's are
+  // going.
+  EXPECT_NEAR(static_cast<double>(plan.part(kActivations)),
+              static_cast<double>(layers_bytes(problem, per_token)),
               static_cast<double>(layers_bytes(problem, per_token)) / 12);
   EXPECT_LT(plan.total_bytes(), 28'000'000'000);
   EXPECT_GT(plan.total_bytes(), 24'000'000'000);
@@ -68,7 +71,8 @@ TEST(MemoryPlan, RecomputationSavesTheFeedForwardOrWholeBlocks) {
   EXPECT_NEAR(static_cast<double>(none.part(kActivations) - feed_forward.part(kActivations)),
               static_cast<double>(inner), static_cast<double>(inner) / 12);
   // 6 D a token and layer, h and the branch before it, and the embedding's h once
-  EXPECT_NEAR(static_cast<double>(block.part(kActivations)), static_cast<double>(layers_bytes(paper(), 6 * 768)),
+  EXPECT_NEAR(static_cast<double>(block.part(kActivations)),
+              static_cast<double>(layers_bytes(paper(), 6 * 768)),
               static_cast<double>(layers_bytes(paper(), 6 * 768)) / 6);
   EXPECT_LT(feed_forward.total_bytes(), none.total_bytes());
   EXPECT_LT(block.total_bytes(), feed_forward.total_bytes() * 2 / 3);
@@ -81,12 +85,13 @@ TEST(MemoryPlan, TheHeadHoldsOneChunkOfLogits) {
   few.model.num_heads = many.model.num_heads = 1;
   few.model.feed_forward_width = many.model.feed_forward_width = 8;
   few.masked_tokens = 64;
-  // Of so small a model the head is the peak: 64 against 4,096 rows of 43,840 columns in bf16, 16 bytes of ids and two
-  // rows of width 8 for each masked token.
+  // Of so small a model the head is the peak: 64 against 4,096 rows of 43,840 columns in bf16, 16 bytes of
+  // ids and two rows of width 8 for each masked token.
   const int64_t difference = plan_memory(many).total_bytes() - plan_memory(few).total_bytes();
   EXPECT_EQ(plan_memory(many).moment, "head");
   const int64_t logits = (4096 - 64) * int64_t{43840} * 2;
-  EXPECT_NEAR(static_cast<double>(difference), static_cast<double>(logits), 0.02 * static_cast<double>(logits));
+  EXPECT_NEAR(static_cast<double>(difference), static_cast<double>(logits),
+              0.02 * static_cast<double>(logits));
 }
 
 TEST(MemoryPlan, GrowsWithTokensAndNeverWithFewer) {
@@ -106,7 +111,9 @@ TEST(MemoryPlan, TheLargestPassIsTheBudgetOrOneLongerCellButNoMoreThanTheStep) {
   config.data.tokens_per_micro_batch = 16384;
   config.tokenizer.max_tokens = 2048;
   config.train.global_batch_cells = 256;
-  const auto tokens = [&](int64_t longest) { return memory_problem(config, 100, 1000, at::kFloat, longest).tokens; };
+  const auto tokens = [&](int64_t longest) {
+    return memory_problem(config, 100, 1000, at::kFloat, longest).tokens;
+  };
   EXPECT_EQ(tokens(1000), 16384);
   EXPECT_EQ(tokens(100000), 16384);  // truncated to max_tokens
   config.data.tokens_per_micro_batch = 512;
@@ -129,8 +136,8 @@ TEST(MemoryPlan, AShortageNamesTheSettingsAndTheirValues) {
                            .free_bytes = 10'000'000'000,
                            .total_bytes = 16'000'000'000};
   const std::string text = shortage(plan, small, config);
-  for (const char* part : {"10.0 GB of 16.0 GB are free", "data.tokens_per_micro_batch (65536)", "train.recompute (none)",
-                           "tokenizer.max_tokens (2048)"})
+  for (const char* part : {"10.0 GB of 16.0 GB are free", "data.tokens_per_micro_batch (65536)",
+                           "train.recompute (none)", "tokenizer.max_tokens (2048:"})
     EXPECT_CONTAINS(text, part);
 }
 
@@ -138,11 +145,13 @@ TEST(MemoryAdvice, AFullGpuIsADeviceErrorThatNamesSettingsOnceAndOnlyThoseThatHe
   TrainConfig config;
   config.data.tokens_per_micro_batch = 65536;
   const auto full = [] {
-    throw c10::OutOfMemoryError({"f", "a.cpp", 1}, "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
-                                                   "capacity of 139.80 GiB of which 1.00 GiB is free. Including ...");
+    throw c10::OutOfMemoryError({"f", "a.cpp", 1},
+                                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
+                                "capacity of 139.80 GiB of which 1.00 GiB is free. Including ...");
   };
   const std::string text = test::message_of<DeviceError>([&] { with_memory_advice(config, full); });
-  for (const char* part : {"lower data.tokens_per_micro_batch (65536)", "train.recompute", "Tried to allocate 2.00 GiB"})
+  for (const char* part :
+       {"lower data.tokens_per_micro_batch (65536)", "train.recompute", "Tried to allocate 2.00 GiB"})
     EXPECT_CONTAINS(text, part);
   EXPECT_EQ(text.find("Including"), std::string::npos) << text;
   config.data.tokens_per_micro_batch = 1024;  // below one cell of 2,048 tokens: lowering it changes nothing

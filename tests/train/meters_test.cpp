@@ -9,7 +9,8 @@
 namespace scrna::train {
 namespace {
 
-constexpr model::ModelConfig kPaper{.num_layers = 12, .width = 768, .num_heads = 12, .feed_forward_width = 3072};
+constexpr model::ModelConfig kPaper{
+    .num_layers = 12, .width = 768, .num_heads = 12, .feed_forward_width = 3072};
 
 TEST(Flops, MatricesOfThe160MEncoderHave85MillionElements) {
   EXPECT_EQ(matrix_parameters(kPaper), 84934656);  // 12 x (4 x 589,824 + 2 x 2,359,296)
