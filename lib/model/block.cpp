@@ -85,8 +85,9 @@ Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, co
   const ops::ResidualNorm before_feed_forward = add_and_normalise(between, feed_forward_norm, compute_type());
   const at::Tensor branch =
       context.recompute == Recompute::kFeedForward
-          ? ops::recomputed([this](const variable_list& y) { return variable_list{feed_forward_branch(y[0])}; },
-                            {before_feed_forward.y})[0]
+          ? ops::recomputed([this](const at::Tensor& y, const at::Tensor&) {
+              return variable_list{feed_forward_branch(y)};
+            }, before_feed_forward.y)[0]
           : feed_forward_branch(before_feed_forward.y);
   return {before_feed_forward.h, branch, dropout_at(index, kFeedForwardSite, input, config, context)};
 }
@@ -96,16 +97,15 @@ Stream Block::run_twice(const Stream& in, const TokenTensors& input, int64_t ind
   ForwardContext inner = context;
   inner.max_scores.clear();
   const auto segment = [this, input, index, config, dropout = in.dropout,
-                        inner](const variable_list& given) mutable {
-    const Stream end = run({given[0], given.size() > 1 ? given[1] : at::Tensor(), dropout}, input, index, config, inner);
+                        inner](const at::Tensor& h, const at::Tensor& branch) mutable {
+    const Stream end = run({h, branch, dropout}, input, index, config, inner);
     variable_list results{end.h, end.branch};
     results.insert(results.end(), inner.max_scores.begin(), inner.max_scores.end());
     inner.max_scores.clear();
     inner.probe_queries = 0;  // the second pass measures nothing
     return results;
   };
-  const variable_list results =
-      ops::recomputed(segment, in.branch.defined() ? variable_list{in.h, in.branch} : variable_list{in.h});
+  const variable_list results = ops::recomputed(segment, in.h, in.branch);
   for (std::size_t i = 2; i < results.size(); ++i) context.max_scores.push_back(results[i].detach());
   return {results[0], results[1], dropout_at(index, kFeedForwardSite, input, config, context)};
 }

@@ -146,6 +146,7 @@ at::Tensor Encoder::masked_loss_sum(const TokenTensors& input, ForwardContext& c
 }
 
 TrainingPass Encoder::forward_for_training(const TokenTensors& input, double scale, ForwardContext& context) {
+  const at::AutoGradMode recorded(true);  // also when the caller's code records nothing
   TrainingPass pass;
   pass.encoder_ = this;
   pass.input_ = input;

@@ -1,6 +1,6 @@
 #include "lib/ops/recompute.h"
 
-#include <algorithm>
+#include <optional>
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -20,24 +20,28 @@ struct Call : torch::CustomClassHolder {
 
 class RecomputedFunction : public torch::autograd::Function<RecomputedFunction> {
  public:
-  static variable_list forward(AutogradContext* context, const variable_list& inputs,
-                               const c10::intrusive_ptr<Call>& call) {
-    context->save_for_backward(inputs);
+  // Autograd sees tensors that are arguments, not those in a list.
+  static variable_list forward(AutogradContext* context, const at::Tensor& first,
+                               const std::optional<at::Tensor>& second, const c10::intrusive_ptr<Call>& call) {
+    const at::Tensor given = second.value_or(at::Tensor());
+    context->save_for_backward({first, given});
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     context->set_materialize_grads(false);
-    return call->segment(inputs);
+    return call->segment(first, given);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& d_outputs) {
     const auto capsule = context->saved_data["call"].toCapsule();
     const Call& call = *static_cast<const Call*>(capsule.get());
-    variable_list inputs;
-    for (const at::Tensor& saved : context->get_saved_variables())
-      inputs.push_back(saved.detach().requires_grad_(saved.requires_grad()));
+    const auto leaf = [](const at::Tensor& x) {
+      return x.defined() ? x.detach().requires_grad_(x.requires_grad()) : x;
+    };
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor first = leaf(saved[0]), second = leaf(saved[1]);
     variable_list outputs;
     {
       const at::AutoGradMode recorded(true);
-      outputs = call.segment(inputs);
+      outputs = call.segment(first, second);
     }
     variable_list reached, gradients;
     for (size_t i = 0; i < outputs.size(); ++i) {
@@ -46,22 +50,19 @@ class RecomputedFunction : public torch::autograd::Function<RecomputedFunction> 
       gradients.push_back(d_outputs[i]);
     }
     torch::autograd::backward(reached, gradients);
-    variable_list d_inputs;
-    for (const at::Tensor& input : inputs) d_inputs.push_back(input.grad());
-    d_inputs.emplace_back();  // of the call
-    return d_inputs;
+    return {first.grad(), second.defined() ? second.grad() : at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
 
-variable_list recomputed(const Segment& segment, const variable_list& inputs) {
-  if (!at::GradMode::is_enabled()) return segment(inputs);
-  SCRNA_CHECK(std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& x) { return x.requires_grad(); }),
+variable_list recomputed(const Segment& segment, const at::Tensor& first, const at::Tensor& second) {
+  if (!at::GradMode::is_enabled()) return segment(first, second);
+  SCRNA_CHECK(first.requires_grad() || (second.defined() && second.requires_grad()),
               "recomputed: no input requires a gradient, so the segment's backward pass would never run");
   auto call = c10::make_intrusive<Call>();
   call->segment = segment;
-  return RecomputedFunction::apply(inputs, call);
+  return RecomputedFunction::apply(first, second.defined() ? std::optional(second) : std::nullopt, call);
 }
 
 }  // namespace scrna::ops

@@ -10,13 +10,14 @@
 
 namespace scrna::ops {
 
-/// A pure function of its tensors and of what it captured by value: it runs twice.
-using Segment = std::function<torch::autograd::variable_list(const torch::autograd::variable_list&)>;
+/// A pure function of its tensors (the second may be undefined) and of what it captured by value: it runs
+/// twice. The second run may leave out results at the end of the list that need no gradient.
+using Segment = std::function<torch::autograd::variable_list(const at::Tensor&, const at::Tensor&)>;
 
-/// segment(inputs), recorded as one node of autograd that keeps `inputs` and `segment`. At least one input
-/// must require a gradient when gradients are recorded, else InternalError: the gradients of the parameters
-/// that the segment uses would be lost silently. Outputs must be new tensors.
-torch::autograd::variable_list recomputed(const Segment& segment,
-                                          const torch::autograd::variable_list& inputs);
+/// segment(first, second), recorded as one node of autograd that keeps the two and `segment`. One of them must
+/// require a gradient when gradients are recorded, else InternalError: the gradients of the parameters that
+/// the segment uses would be lost silently. Results must be new tensors.
+torch::autograd::variable_list recomputed(const Segment& segment, const at::Tensor& first,
+                                          const at::Tensor& second = {});
 
 }  // namespace scrna::ops

@@ -17,8 +17,8 @@ struct Problem {
              weight = at::randn({7, 7}).requires_grad_();
   at::Tensor d_first = at::randn({5, 7}), d_second = at::randn({5, 7});
 
-  [[nodiscard]] variable_list results(const variable_list& in) const {
-    return {in[0].matmul(weight).tanh(), in[0].mul(in[1]).exp()};
+  [[nodiscard]] variable_list results(const at::Tensor& a, const at::Tensor& b) const {
+    return {a.matmul(weight).tanh(), a.mul(b).exp()};
   }
   [[nodiscard]] variable_list gradients() const { return {x.grad().clone(), z.grad().clone(), weight.grad().clone()}; }
   void forget() {
@@ -28,17 +28,17 @@ struct Problem {
 
 TEST(Recomputed, GivesTheResultsAndGradientsOfTheSegmentBitForBit) {
   Problem p;
-  const variable_list plain = p.results({p.x, p.z});
+  const variable_list plain = p.results(p.x, p.z);
   torch::autograd::backward({plain[0], plain[1]}, {p.d_first, p.d_second});
   const variable_list expected = p.gradients();
   p.forget();
   int runs = 0;
   const variable_list again = recomputed(
-      [&](const variable_list& in) {
+      [&](const at::Tensor& a, const at::Tensor& b) {
         ++runs;
-        return p.results(in);
+        return p.results(a, b);
       },
-      {p.x, p.z});
+      p.x, p.z);
   EXPECT_TRUE(again[0].equal(plain[0]));
   EXPECT_EQ(runs, 1);
   torch::autograd::backward({again[0], again[1]}, {p.d_first, p.d_second});
@@ -49,23 +49,36 @@ TEST(Recomputed, GivesTheResultsAndGradientsOfTheSegmentBitForBit) {
 
 TEST(Recomputed, AnUnusedResultCostsNothingAndItsInputGetsNoGradient) {
   Problem p;
-  const variable_list results = recomputed([&](const variable_list& in) { return p.results(in); }, {p.x, p.z});
+  const variable_list results = recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z);
   results[0].backward(p.d_first);
   EXPECT_TRUE(p.x.grad().defined());
   EXPECT_FALSE(p.z.grad().defined());
 }
 
+TEST(Recomputed, OneInputIsEnough) {
+  Problem p;
+  const auto segment = [&](const at::Tensor& a, const at::Tensor& none) {
+    EXPECT_FALSE(none.defined());
+    return variable_list{a.matmul(p.weight).tanh()};
+  };
+  recomputed(segment, p.x)[0].backward(p.d_first);
+  const at::Tensor d_x = p.x.grad().clone();
+  p.forget();
+  p.x.matmul(p.weight).tanh().backward(p.d_first);
+  EXPECT_TRUE(d_x.equal(p.x.grad()));
+}
+
 TEST(Recomputed, WithoutRecordingItRunsOnce) {
   const Problem p;
   const at::NoGradGuard no_grad;
-  EXPECT_TRUE(recomputed([&](const variable_list& in) { return p.results(in); }, {p.x, p.z})[0].equal(
-      p.results({p.x, p.z})[0]));
+  EXPECT_TRUE(recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z)[0].equal(
+      p.results(p.x, p.z)[0]));
 }
 
 TEST(Recomputed, InputsWithoutGradientsAreABug) {
   const Problem p;
-  const auto segment = [&](const variable_list& in) { return p.results(in); };
-  EXPECT_THROW(recomputed(segment, {p.x.detach(), p.z.detach()}), InternalError);
+  const auto segment = [&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); };
+  EXPECT_THROW(recomputed(segment, p.x.detach(), p.z.detach()), InternalError);
 }
 
 }  // namespace

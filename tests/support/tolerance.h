@@ -53,12 +53,6 @@ inline constexpr double kGeluTailRelative = 2e-5;
 /// Loss near initialisation in bf16 against fp32: logits of order 0.1 rounded to 2^-9 of themselves, averaged.
 inline constexpr double kBFloat16LossRelative = 2e-3;
 
-/// Fifty steps in bf16 on a GPU against fp32 on the CPU (tests/train/step_cuda_test.cpp). The distance of bf16 on the CPU
-/// from fp32 on the same run, which knows no other hardware, is TODO.
-inline constexpr double kBFloat16CurveRelative = 1e-2;
-inline constexpr double kBFloat16CurveGradientRelative = 0.1;
-inline constexpr double kBFloat16CurveMeanRelative = 2e-3;
-
 /// AdamW's kernel against LibTorch's after three steps, in units of the value's last place: a dozen roundings in another
 /// order, each below one.
 inline constexpr double kAdamWUlps = 8.0;

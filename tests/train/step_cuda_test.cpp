@@ -1,6 +1,7 @@
 // The training step on a GPU: its curve beside the CPU's, its bits from run to run, what it keeps in memory. Skipped
 // without a GPU.
 #include <cmath>
+#include <cstdio>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -43,8 +44,8 @@ GlobalBatch batch_at(int64_t step) {
   return batch_of(step, {pack(cells[0]), pack(cells[1])});
 }
 
-struct Run {
-  Run(TrainConfig settings, at::Device device, at::ScalarType type)
+struct Training {
+  Training(TrainConfig settings, at::Device device, at::ScalarType type)
       : config(std::move(settings)),
         encoder(config.model, test::kPackedVocabulary, kMaxTokens, config.train.seed, device, type),
         optimizer(encoder.parameters(), config.optim),
@@ -74,28 +75,38 @@ class TrainStepOnGpu : public testing::Test {
   }
 };
 
-TEST_F(TrainStepOnGpu, InBf16FollowsFp32OnTheCpuForFiftySteps) {
+// Root mean square over the steps of the relative difference of a field.
+double distance(const std::vector<StepReport>& a, const std::vector<StepReport>& b, double StepReport::* field) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += std::pow((a[i].*field - b[i].*field) / b[i].*field, 2);
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+// How far bf16 takes a run from fp32 is measured by bf16 on the CPU.
+TEST_F(TrainStepOnGpu, InBf16FollowsFp32OnTheCpuForFiftyStepsAsCloselyAsBf16OnTheCpu) {
+  constexpr int64_t kSteps = 50;
   for (const model::Attention attention : {model::Attention::kSigmoid, model::Attention::kSoftmax}) {
     TrainConfig config = small();
     config.model.attention = attention;
-    const auto gpu = Run(config, at::kCUDA, at::kBFloat16).train(50);
-    const auto cpu = Run(config, at::kCPU, at::kFloat).train(50);
-    double sum = 0;
-    for (std::size_t i = 0; i < cpu.size(); ++i) {
-      EXPECT_TRUE(gpu[i].is_finite);
-      EXPECT_NEAR(gpu[i].loss, cpu[i].loss, test::kBFloat16CurveRelative * cpu[i].loss) << "step " << i;
-      EXPECT_NEAR(gpu[i].grad_norm, cpu[i].grad_norm, test::kBFloat16CurveGradientRelative * cpu[i].grad_norm) << "step " << i;
-      sum += (gpu[i].loss - cpu[i].loss) / cpu[i].loss / 50;
+    const auto gpu = Training(config, at::kCUDA, at::kBFloat16).train(kSteps);
+    const auto bf16 = Training(config, at::kCPU, at::kBFloat16).train(kSteps);
+    const auto fp32 = Training(config, at::kCPU, at::kFloat).train(kSteps);
+    for (const auto& [field, name] : {std::pair(&StepReport::loss, "loss"), std::pair(&StepReport::grad_norm, "gradient norm")}) {
+      const double ours = distance(gpu, fp32, field), theirs = distance(bf16, fp32, field);
+      std::printf("%s: relative distance from fp32 %.2e on the GPU, %.2e on the CPU in bf16\n", name, ours, theirs);
+      EXPECT_GT(ours, 0.0);
+      EXPECT_LE(ours, test::kTwinFactor * theirs + test::kTwinFloor) << name;
     }
-    EXPECT_LT(std::fabs(sum), test::kBFloat16CurveMeanRelative);
-    EXPECT_LT(cpu.back().loss, 0.97 * cpu.front().loss);  // the curves go somewhere
+    for (const StepReport& report : gpu) EXPECT_TRUE(report.is_finite);
+    EXPECT_LT(gpu.back().loss, 0.97 * gpu.front().loss);  // the curve goes somewhere
+    EXPECT_LT(fp32.back().loss, 0.97 * fp32.front().loss);
   }
 }
 
 TEST_F(TrainStepOnGpu, WithDeterministicAttentionTwoRunsHaveTheSameBits) {
   const bool before = at::globalContext().deterministicAlgorithms();
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
-  Run one(small(), at::kCUDA, at::kBFloat16), two(small(), at::kCUDA, at::kBFloat16);
+  Training one(small(), at::kCUDA, at::kBFloat16), two(small(), at::kCUDA, at::kBFloat16);
   const auto first = one.train(10), second = two.train(10);
   at::globalContext().setDeterministicAlgorithms(before, true);
   for (std::size_t i = 0; i < first.size(); ++i) EXPECT_EQ(first[i].loss, second[i].loss) << i;
@@ -110,20 +121,20 @@ TEST_F(TrainStepOnGpu, RecomputationSavesMemoryAndChangesNoBit) {
        {model::Recompute::kNone, model::Recompute::kFeedForward, model::Recompute::kBlock}) {
     TrainConfig config = small();
     config.train.recompute = recompute;
-    Run run(config, at::kCUDA, at::kBFloat16);
+    Training run(config, at::kCUDA, at::kBFloat16);
     c10::cuda::CUDACachingAllocator::resetPeakStats(0);
     run.train(2);
     const int64_t peak = c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocated_bytes[0].peak;
     if (recompute == model::Recompute::kNone) values = run.encoder.parameters().values().clone();
     EXPECT_TRUE(values.equal(run.encoder.parameters().values())) << static_cast<int>(recompute);
-    if (recompute != model::Recompute::kNone) EXPECT_LT(peak, smallest) << static_cast<int>(recompute);
+    EXPECT_TRUE(recompute == model::Recompute::kNone || peak < smallest) << static_cast<int>(recompute);
     smallest = peak;
   }
   at::globalContext().setDeterministicAlgorithms(false, true);
 }
 
 TEST_F(TrainStepOnGpu, NothingLaunchedAfterAStepThatIsNotFiniteIsApplied) {
-  Run run(small(), at::kCUDA, at::kBFloat16);
+  Training run(small(), at::kCUDA, at::kBFloat16);
   EXPECT_TRUE(run.step.launch(to_device(batch_at(0), at::kCUDA)).wait().is_finite);
   {
     const at::NoGradGuard no_grad;
