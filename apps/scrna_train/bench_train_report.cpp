@@ -38,10 +38,10 @@ std::string memory_words(const TrainBenchReport& report) {
   if (!report.result.memory) {
     return fmt::format("{:.2f} GB, the whole process", gigabytes(report.result.peak_resident_bytes));
   }
-  return fmt::format("{:.2f} GB of tensors, {:.2f} GB taken from the driver, of {:.1f} GB",
-                     gigabytes(report.result.memory->peak_bytes),
-                     gigabytes(report.result.memory->peak_reserved_bytes),
-                     gigabytes(report.result.memory->total_bytes));
+  return fmt::format(
+      "{:.2f} GB of tensors (predicted {:.2f}), {:.2f} GB taken from the driver, of {:.1f} GB",
+      gigabytes(report.result.memory->peak_bytes), gigabytes(report.result.predicted_memory_bytes),
+      gigabytes(report.result.memory->peak_reserved_bytes), gigabytes(report.result.memory->total_bytes));
 }
 
 std::string breakdown_words(const bench::TrainBenchResult& result) {
@@ -125,6 +125,7 @@ nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
                       {"feed_forward_width", config.model.feed_forward_width},
                       {"dropout", config.model.dropout},
                       {"tokens_per_micro_batch", config.data.tokens_per_micro_batch},
+                      {"recompute", name_of(config.train.recompute)},
                       {"probe_queries", config.train.probe_queries},
                       {"compute_type", result.compute_type}};
   json["attention_implementation"] = result.attention;
@@ -150,6 +151,8 @@ nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
     json["peak_device_memory_bytes"] = result.memory->peak_bytes;
     json["peak_reserved_memory_bytes"] = result.memory->peak_reserved_bytes;
   }
+  json["predicted_device_memory_bytes"] = nullptr;
+  if (result.memory) json["predicted_device_memory_bytes"] = result.predicted_memory_bytes;
   json["peak_resident_bytes"] = result.peak_resident_bytes;
   json["first_loss"] = result.first_loss;
   json["last_loss"] = result.last_loss;

@@ -10,6 +10,7 @@
 #include "lib/optim/adamw.h"
 #include "lib/train/matrix_ceiling.h"
 #include "lib/train/memory_advice.h"
+#include "lib/train/memory_plan.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/step.h"
 
@@ -33,6 +34,23 @@ TrainProblem problem_of(const train::TrainConfig& config, const TrainBenchOption
           .vocabulary = options.vocabulary,
           .mask_fraction = config.masking.fraction,
           .tokens_per_micro_batch = config.data.tokens_per_micro_batch};
+}
+
+// What the step's largest pack will need of a GPU.
+int64_t predicted_bytes(const train::TrainConfig& config, const model::Encoder& encoder,
+                        const GlobalBatch& batch) {
+  const PackedMicroBatch& largest =
+      *std::ranges::max_element(batch.micro_batches, {}, &PackedMicroBatch::num_tokens);
+  return train::plan_memory({.model = config.model,
+                             .vocabulary_size = encoder.vocabulary_size(),
+                             .buffer_elements = encoder.parameters().values().numel(),
+                             .compute_type = encoder.compute_type(),
+                             .recompute = config.train.recompute,
+                             .probe_queries = config.train.probe_queries,
+                             .tokens = largest.num_tokens(),
+                             .masked_tokens = largest.num_masked(),
+                             .cells = largest.num_cells()})
+      .total_bytes();
 }
 
 // The model and its training on one batch that stays on the device.
@@ -119,6 +137,7 @@ TrainBenchResult bench_training(const train::TrainConfig& config, const TrainBen
     tell("making the model");
     Training training(config, options, device, compute_type, batch);
     result.parameters = training.encoder().parameters().num_elements();
+    result.predicted_memory_bytes = predicted_bytes(config, training.encoder(), batch);
     result.attention = training.encoder().describe_attention();
     tell("timing steps");
     time_steps(training, options.steps, result);

@@ -52,8 +52,10 @@ struct TrainBenchResult {
   double flop = 0;                        // of a step: train/flops.h
   std::vector<double> step_milliseconds;  // of the timed steps, in their order
   double median_milliseconds = 0;
-  double first_loss = 0, last_loss = 0;       // nats per masked token: the same cells every step, so it falls
-  double ceiling_flop_per_second = 0;         // of matrix products in the compute type
+  double first_loss = 0, last_loss = 0;  // nats per masked token: the same cells every step, so it falls
+  double ceiling_flop_per_second = 0;    // of matrix products in the compute type
+  int64_t predicted_memory_bytes =
+      0;  // of a GPU: train/memory_plan.h; what memory->peak_bytes is held against
   std::optional<train::DeviceMemory> memory;  // of a GPU, after the timed steps
   int64_t peak_resident_bytes = 0;            // of the process
   std::optional<Breakdown> breakdown;         // per step

@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/progress.h"
+#include "lib/ops/linear_cross_entropy.h"
 #include "lib/train/memory_advice.h"
 
 namespace scrna::train {
@@ -17,8 +18,8 @@ constexpr int64_t kInt64 = 8;
 /// cuBLAS takes 32 MiB per thread that multiplies on Hopper (LibTorch's default): the main thread and
 /// autograd's.
 constexpr int64_t kLibraryWorkspaceBytes = 2 * (int64_t{32} << 20);
-/// Rows of the head's logits that exist at once: LinearCrossEntropyOptions::rows_per_chunk.
-constexpr int64_t kHeadRows = 4096;
+/// Rows of the head's logits that exist at once, at most.
+constexpr int64_t kHeadRows = ops::LinearCrossEntropyOptions{}.rows_per_chunk;
 constexpr int64_t kHeadColumnMultiple = 64;
 /// Attention's gradient of Q is summed in fp32, in tiles of 64 tokens of one cell.
 constexpr int64_t kQueryTile = 64;
@@ -69,6 +70,8 @@ class Pass {
     const bool is_softmax = model.attention == model::Attention::kSoftmax;
     log_sums_ = is_softmax ? tokens * model.num_heads * kFp32 : 0;
     query_sums_ = (tokens + problem.cells * kQueryTile) * model.width * kFp32;
+    if (is_softmax)
+      query_sums_ += qkv_;  // LibTorch's flash attention returns gradients of its own, copied then
     probe_ = std::min(problem.probe_queries, tokens) * tokens * (model.num_heads * compute + 3);
     const int64_t columns =
         (problem.vocabulary_size + kHeadColumnMultiple - 1) / kHeadColumnMultiple * kHeadColumnMultiple;
@@ -214,7 +217,7 @@ class Pass {
   int64_t statistics_ = 0;  // mean and 1 / deviation of a LayerNorm
   int64_t masked_ = 0;      // [M, D]
   int64_t log_sums_ = 0;    // [H, T] of softmax
-  int64_t query_sums_ = 0;
+  int64_t query_sums_ = 0;  // scratch of attention's backward pass
   int64_t probe_ = 0;
   int64_t logits_ = 0;
 };

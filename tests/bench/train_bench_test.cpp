@@ -179,6 +179,7 @@ TEST(TrainBench, MeasuresStepsThatTrain) {
   EXPECT_GT(result.mfu(), 0);
   EXPECT_LT(result.mfu(), 1.5);
   EXPECT_FALSE(result.memory.has_value());
+  EXPECT_GT(result.predicted_memory_bytes, 16 * result.parameters);
   EXPECT_GT(result.peak_resident_bytes, 10'000'000);
   EXPECT_FALSE(result.breakdown.has_value());
   EXPECT_NE(result.breakdown_problem, "");
