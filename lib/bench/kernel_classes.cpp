@@ -30,6 +30,7 @@ constexpr std::array kRules{
     Rule{"crossentropy", KernelClass::kLoss},
     Rule{"biasgelu", KernelClass::kGelu},
     Rule{"columnsums", KernelClass::kBiasSums},
+    Rule{"biasgradient", KernelClass::kBiasSums},
     Rule{"embedding", KernelClass::kEmbedding},
     Rule{"rowselection", KernelClass::kEmbedding},
     Rule{"dropout", KernelClass::kNorm},

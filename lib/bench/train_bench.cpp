@@ -1,7 +1,10 @@
 #include "lib/bench/train_bench.h"
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
+#include <utility>
+
+#include <ATen/Parallel.h>
 
 #include "lib/bench/kernel_profile.h"
 #include "lib/core/clock.h"
@@ -124,6 +127,7 @@ TrainBenchResult bench_training(const train::TrainConfig& config, const TrainBen
               config.tokenizer.max_tokens);
   if (options.device == Device::kCuda) require_gpu("bench train");
   const at::Device device = options.device == Device::kCuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   const at::ScalarType compute_type = train::choose_compute_type(config.train.precision, device);
   const GlobalBatch batch = make_batch(problem_of(config, options));
 

@@ -115,6 +115,12 @@ TEST(KernelClasses, NamesThatTheProfilerGivesAreToldApart) {
       {"void at_cuda_detail::cub::DeviceRadixSortOnesweepKernel<...>", kEmbedding},
       {"scrna::kernels::(anonymous namespace)::column_sums_kernel(scrna::kernels::ColumnSums, long)",
        kBiasSums},
+      {"void scrna::kernels::(anonymous namespace)::sum_kernel<__nv_bfloat16>(scrna::kernels::BiasGradient, "
+       "float*)",
+       kBiasSums},
+      {"scrna::kernels::(anonymous namespace)::bias_gradient_kernel(scrna::kernels::Plan, float const*, "
+       "float*)",
+       kAttention},
       {"scrna::kernels::(anonymous namespace)::row_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
       {"scrna::kernels::(anonymous namespace)::layer_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
       {"scrna::kernels::(anonymous namespace)::step_kernel(scrna::kernels::AdamWStep, "

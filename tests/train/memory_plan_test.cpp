@@ -124,6 +124,16 @@ TEST(MemoryPlan, TheLargestPassIsTheBudgetOrOneLongerCellButNoMoreThanTheStep) {
   EXPECT_EQ(memory_problem(config, 100, 1000, at::kFloat, 1000).masked_tokens, 600);
 }
 
+TEST(MemoryPlan, InWordsItSaysTheSumAndItsLargestParts) {
+  MemoryPlan plan;
+  plan.bytes = {1'000'000'000,  500'000'000, 1'000'000'000, 2'000'000'000,
+                20'000'000'000, 300'000'000, 200'000'000,   0};
+  EXPECT_EQ(plan_words(plan, 65536),
+            "needs 25.0 GB at 65,536 tokens a forward pass: 4.5 weights, gradients and AdamW, 20.0 "
+            "activations, 0.5 the "
+            "rest");
+}
+
 TEST(MemoryPlan, AShortageNamesTheSettingsAndTheirValues) {
   const MemoryPlan plan = plan_memory(paper());
   TrainConfig config;
