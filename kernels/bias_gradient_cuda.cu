@@ -1,6 +1,5 @@
 // Walks rows as device/row_tiles.h says, four rows of a warp in flight at a time.
 #include "kernels/bias_gradient_cuda.h"
-
 #include "kernels/column_sums_cuda.h"
 #include "kernels/device/row_tiles.h"
 
@@ -24,7 +23,8 @@ __global__ void __launch_bounds__(device::kTileWarps * 32) sum_kernel(BiasGradie
       Octet<Element> in[kRowsInFlight];
 #pragma unroll
       for (int r = 0; r < kRowsInFlight; ++r)
-        if (first + r * step < call.num_rows) in[r] = Octet<Element>::load(d_y + (first + r * step) * call.width);
+        if (first + r * step < call.num_rows)
+          in[r] = Octet<Element>::load(d_y + (first + r * step) * call.width);
 #pragma unroll
       for (int r = 0; r < kRowsInFlight; ++r) {
         if (first + r * step >= call.num_rows) break;

@@ -23,7 +23,8 @@ struct BiasGradient {
 /// Null: the kernel serves the call; otherwise why not.
 const char* bias_gradient_unsupported(const BiasGradient& call);
 size_t bias_gradient_workspace_bytes(const BiasGradient& call);
-/// partials: bias_gradient_workspace_bytes(call). Asynchronous on `stream`; no allocation, no synchronisation.
+/// partials: bias_gradient_workspace_bytes(call). Asynchronous on `stream`; no allocation, no
+/// synchronisation.
 cudaError_t bias_gradient_cuda(const BiasGradient& call, float* partials, cudaStream_t stream);
 
 }  // namespace scrna::kernels

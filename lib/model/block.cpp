@@ -58,8 +58,8 @@ at::Tensor Block::attention_branch(const at::Tensor& y, const TokenTensors& inpu
       ops::linear(y, qkv_projection).view({num_tokens, 3, config.num_heads, config.head_width()});
   if (context.probe_queries > 0) {
     const double scale = 1.0 / std::sqrt(static_cast<double>(config.head_width()));
-    context.max_scores.push_back(ops::max_abs_score(qkv_T3HK.select(1, 0), qkv_T3HK.select(1, 1), input.cu_seqlens,
-                                                    scale,
+    context.max_scores.push_back(ops::max_abs_score(qkv_T3HK.select(1, 0), qkv_T3HK.select(1, 1),
+                                                    input.cu_seqlens, scale,
                                                     {.seed = context.seed,
                                                      .step = context.step,
                                                      .micro_batch = context.micro_batch,
@@ -80,14 +80,15 @@ at::Tensor Block::feed_forward_branch(const at::Tensor& y) const {
 Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, const ModelConfig& config,
                   ForwardContext& context) const {
   const ops::ResidualNorm before_attention = add_and_normalise(in, attention_norm, compute_type());
-  const Stream between{before_attention.h, attention_branch(before_attention.y, input, index, config, context),
+  const Stream between{before_attention.h,
+                       attention_branch(before_attention.y, input, index, config, context),
                        dropout_at(index, kAttentionSite, input, config, context)};
   const ops::ResidualNorm before_feed_forward = add_and_normalise(between, feed_forward_norm, compute_type());
   const at::Tensor branch =
       context.recompute == Recompute::kFeedForward
-          ? ops::recomputed([this](const at::Tensor& y, const at::Tensor&) {
-              return variable_list{feed_forward_branch(y)};
-            }, before_feed_forward.y)[0]
+          ? ops::recomputed([this](const at::Tensor& y,
+                                   const at::Tensor&) { return variable_list{feed_forward_branch(y)}; },
+                            before_feed_forward.y)[0]
           : feed_forward_branch(before_feed_forward.y);
   return {before_feed_forward.h, branch, dropout_at(index, kFeedForwardSite, input, config, context)};
 }
@@ -96,8 +97,8 @@ Stream Block::run_twice(const Stream& in, const TokenTensors& input, int64_t ind
                         ForwardContext& context) const {
   ForwardContext inner = context;
   inner.max_scores.clear();
-  const auto segment = [this, input, index, config, dropout = in.dropout,
-                        inner](const at::Tensor& h, const at::Tensor& branch) mutable {
+  const auto segment = [this, input, index, config, dropout = in.dropout, inner](
+                           const at::Tensor& h, const at::Tensor& branch) mutable {
     const Stream end = run({h, branch, dropout}, input, index, config, inner);
     variable_list results{end.h, end.branch};
     results.insert(results.end(), inner.max_scores.begin(), inner.max_scores.end());
@@ -110,8 +111,8 @@ Stream Block::run_twice(const Stream& in, const TokenTensors& input, int64_t ind
   return {results[0], results[1], dropout_at(index, kFeedForwardSite, input, config, context)};
 }
 
-Stream Block::operator()(const Stream& in, const TokenTensors& input, int64_t index, const ModelConfig& config,
-                         ForwardContext& context) const {
+Stream Block::operator()(const Stream& in, const TokenTensors& input, int64_t index,
+                         const ModelConfig& config, ForwardContext& context) const {
   return context.recompute == Recompute::kBlock ? run_twice(in, input, index, config, context)
                                                 : run(in, input, index, config, context);
 }

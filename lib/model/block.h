@@ -23,8 +23,8 @@ ops::AttentionOptions attention_options(const ModelConfig& config);
 
 /// What flows from block to block: the residual stream is h + dropout(branch).
 struct Stream {
-  at::Tensor h;       // [T, D] fp32
-  at::Tensor branch;  // [T, D] of the compute type; undefined: nothing to add
+  at::Tensor h;                             // [T, D] fp32
+  at::Tensor branch;                        // [T, D] of the compute type; undefined: nothing to add
   std::optional<ops::CellDropout> dropout;  // of the branch
 };
 
@@ -45,8 +45,8 @@ struct Block {
   [[nodiscard]] at::ScalarType compute_type() const {
     return qkv_projection.compute_weight.defined() ? qkv_projection.compute_weight.scalar_type() : at::kFloat;
   }
-  [[nodiscard]] Stream run(const Stream& in, const TokenTensors& input, int64_t index, const ModelConfig& config,
-                           ForwardContext& context) const;
+  [[nodiscard]] Stream run(const Stream& in, const TokenTensors& input, int64_t index,
+                           const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] Stream run_twice(const Stream& in, const TokenTensors& input, int64_t index,
                                  const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] at::Tensor attention_branch(const at::Tensor& y, const TokenTensors& input, int64_t index,

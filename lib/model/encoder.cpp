@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* kEmbeddingLayer = "embedding";
 constexpr const char* kHeadLayer = "head";
-// Products with 43,804 columns run at a third of the speed of those with 43,840 (lib/ops/linear_cross_entropy.h).
+// Products with 43,804 columns run at a third of the speed of those with 43,840
+// (lib/ops/linear_cross_entropy.h).
 constexpr int64_t kHeadRowMultiple = 64;
 
 int64_t padded_head_rows(int64_t vocabulary_size) {
@@ -32,7 +33,8 @@ class Declarer {
   at::Tensor matrix(const std::string& name, const std::string& layer, int64_t rows, int64_t columns) {
     return add(name, layer, normal_values({rows, columns}, config_.initializer_range, seed_, name), true);
   }
-  Linear linear(const std::string& name, const std::string& layer, int64_t out, int64_t in, int64_t reserved_rows = 0) {
+  Linear linear(const std::string& name, const std::string& layer, int64_t out, int64_t in,
+                int64_t reserved_rows = 0) {
     Linear result;
     result.weight = matrix(name + ".weight", layer, out, in);
     parameters_.back().reserved_rows = reserved_rows;
@@ -81,7 +83,8 @@ Encoder::Encoder(const ModelConfig& config, int64_t vocabulary_size, int64_t max
     blocks_.push_back(std::move(block));
   }
   final_norm_ = declare.layer_norm("head.norm", kHeadLayer);
-  head_ = declare.linear("head.output", kHeadLayer, vocabulary_size, config.width, padded_head_rows(vocabulary_size));
+  head_ = declare.linear("head.output", kHeadLayer, vocabulary_size, config.width,
+                         padded_head_rows(vocabulary_size));
   // The tensors above are handles: packing and moving re-points them at the flat buffers.
   parameters_ = std::make_unique<ops::ParameterSet>(declare.take());
   parameters_->to(device);
@@ -152,7 +155,8 @@ TrainingPass Encoder::forward_for_training(const TokenTensors& input, double sca
   pass.input_ = input;
   pass.embedding_dropout_ = dropout_at(config_.num_layers, 0, input, config_, context);
   pass.embedding_TD_ = embed(input, pass.embedding_dropout_).requires_grad_();
-  pass.masked_MD_ = ops::select_rows(hidden_after_blocks(pass.embedding_TD_, input, context), input.masked_positions);
+  pass.masked_MD_ =
+      ops::select_rows(hidden_after_blocks(pass.embedding_TD_, input, context), input.masked_positions);
   pass.d_masked_MD_ = at::empty_like(pass.masked_MD_);
   const at::Tensor &values = parameters_->compute_values(), &gradients = parameters_->gradients();
   pass.loss_sum_ = ops::linear_cross_entropy_with_gradients(
@@ -160,7 +164,8 @@ TrainingPass Encoder::forward_for_training(const TokenTensors& input, double sca
        .weight = head_weight(values),
        .bias = head_bias(values),
        .targets = input.masked_targets},
-      scale, {.d_hidden = pass.d_masked_MD_, .d_weight = head_weight(gradients), .d_bias = head_bias(gradients)},
+      scale,
+      {.d_hidden = pass.d_masked_MD_, .d_weight = head_weight(gradients), .d_bias = head_bias(gradients)},
       head_options());
   return pass;
 }
@@ -170,8 +175,10 @@ void TrainingPass::backward() {
   masked_MD_.reset();
   d_masked_MD_.reset();
   const at::Tensor d_embedding = embedding_TD_.grad();
-  ops::add_embedding_gradient(encoder_->gene_embedding_.grad(), input_.tokens, d_embedding, embedding_dropout_);
-  ops::add_embedding_gradient(encoder_->rank_embedding_.grad(), input_.ranks, d_embedding, embedding_dropout_);
+  ops::add_embedding_gradient(encoder_->gene_embedding_.grad(), input_.tokens, d_embedding,
+                              embedding_dropout_);
+  ops::add_embedding_gradient(encoder_->rank_embedding_.grad(), input_.ranks, d_embedding,
+                              embedding_dropout_);
   embedding_TD_.reset();
 }
 

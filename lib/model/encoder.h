@@ -54,17 +54,18 @@ class Encoder {
   Encoder(const Encoder&) = delete;
   Encoder& operator=(const Encoder&) = delete;
 
-  /// Contextual embedding of every token: [T, D] fp32, after the final LayerNorm; computed in the compute type,
-  /// without gradients. Throws ConfigError when a cell is longer than max_tokens.
+  /// Contextual embedding of every token: [T, D] fp32, after the final LayerNorm; computed in the compute
+  /// type, without gradients. Throws ConfigError when a cell is longer than max_tokens.
   [[nodiscard]] at::Tensor hidden_states(const TokenTensors& input, ForwardContext& context) const;
 
-  /// Sum over the masked tokens of the cross-entropy in nats: 0-d fp32 on the device, without gradients. Divide
-  /// by the masked tokens of the global batch for the mean. Throws as hidden_states().
+  /// Sum over the masked tokens of the cross-entropy in nats: 0-d fp32 on the device, without gradients.
+  /// Divide by the masked tokens of the global batch for the mean. Throws as hidden_states().
   [[nodiscard]] at::Tensor masked_loss_sum(const TokenTensors& input, ForwardContext& context) const;
 
-  /// The same loss, recorded. After backward() on the result, `scale` times its gradient has been added to that
-  /// of every parameter. Nothing waits for a GPU. Throws as hidden_states().
-  [[nodiscard]] TrainingPass forward_for_training(const TokenTensors& input, double scale, ForwardContext& context);
+  /// The same loss, recorded. After backward() on the result, `scale` times its gradient has been added to
+  /// that of every parameter. Nothing waits for a GPU. Throws as hidden_states().
+  [[nodiscard]] TrainingPass forward_for_training(const TokenTensors& input, double scale,
+                                                  ForwardContext& context);
 
   /// After values changed without ops::adamw_update, call refresh_compute_values() on it.
   [[nodiscard]] ops::ParameterSet& parameters() { return *parameters_; }
@@ -80,10 +81,12 @@ class Encoder {
 
  private:
   friend class TrainingPass;
-  [[nodiscard]] at::Tensor embed(const TokenTensors& input, const std::optional<ops::CellDropout>& dropout) const;
+  [[nodiscard]] at::Tensor embed(const TokenTensors& input,
+                                 const std::optional<ops::CellDropout>& dropout) const;
   [[nodiscard]] at::Tensor hidden_after_blocks(const at::Tensor& embedding, const TokenTensors& input,
                                                ForwardContext& context) const;
-  /// The head as linear_cross_entropy takes it: rows up to a multiple of 64, from a flat buffer of the parameters.
+  /// The head as linear_cross_entropy takes it: rows up to a multiple of 64, from a flat buffer of the
+  /// parameters.
   [[nodiscard]] at::Tensor head_weight(const at::Tensor& flat) const;
   [[nodiscard]] at::Tensor head_bias(const at::Tensor& flat) const;
   [[nodiscard]] ops::LinearCrossEntropyOptions head_options() const;

@@ -11,7 +11,7 @@
 
 namespace scrna::model {
 
-using Linear = ops::LinearWeights;      // weight [out, in], bias [out] fp32, and their copies for products
+using Linear = ops::LinearWeights;        // weight [out, in], bias [out] fp32, and their copies for products
 using LayerNorm = ops::LayerNormWeights;  // gamma [D], beta [D] fp32
 
 /// Points the layer's copies at the set's compute_values(): after they were made anew.

@@ -9,8 +9,8 @@
 namespace scrna::model {
 namespace {
 
-// A 1-d tensor of `type` with the values of a vector, on `device`. On its way to a GPU it lies in pinned memory, which
-// LibTorch's allocator gives to nobody else before the copy is done; so nobody waits for it.
+// A 1-d tensor of `type` with the values of a vector, on `device`. On its way to a GPU it lies in pinned
+// memory, which LibTorch's allocator gives to nobody else before the copy is done; so nobody waits for it.
 template <class Out, class In>
 at::Tensor copy(const std::vector<In>& values, at::ScalarType type, at::Device device) {
   at::Tensor host = at::empty({static_cast<int64_t>(values.size())},

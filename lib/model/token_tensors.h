@@ -8,8 +8,8 @@
 
 namespace scrna::model {
 
-/// Copies; the micro-batch may be destroyed afterwards. Copies to a GPU are ordered on its current stream, the host does
-/// not wait for them.
+/// Copies; the micro-batch may be destroyed afterwards. Copies to a GPU are ordered on its current stream,
+/// the host does not wait for them.
 TokenTensors to_device(const PackedMicroBatch& micro_batch, at::Device device);
 
 }  // namespace scrna::model

@@ -27,14 +27,15 @@ struct Call : torch::CustomClassHolder {
   }
 };
 
-void check_parameter(const at::Tensor& parameter, const at::Tensor& copy, const at::Tensor& x, const char* name) {
+void check_parameter(const at::Tensor& parameter, const at::Tensor& copy, const at::Tensor& x,
+                     const char* name) {
   SCRNA_CHECK(parameter.device() == x.device() && parameter.is_contiguous() && parameter.is_floating_point(),
               "linear: {} must be contiguous on {}", name, x.device().str());
   const at::Tensor& read = copy.defined() ? copy : parameter;
   SCRNA_CHECK(read.sizes() == parameter.sizes() && read.scalar_type() == x.scalar_type() &&
                   read.device() == x.device() && read.is_contiguous(),
-              "linear: products of {} need {} in that type, contiguous, on {}", c10::toString(x.scalar_type()),
-              name, x.device().str());
+              "linear: products of {} need {} in that type, contiguous, on {}",
+              c10::toString(x.scalar_type()), name, x.device().str());
   const at::Tensor& gradient = parameter.grad();
   SCRNA_CHECK(!gradient.defined() || (gradient.sizes() == parameter.sizes() && gradient.is_contiguous() &&
                                       gradient.scalar_type() == parameter.scalar_type()),

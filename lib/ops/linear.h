@@ -10,8 +10,8 @@
 namespace scrna::ops {
 
 struct LinearWeights {
-  at::Tensor weight;  // [out, in] fp32 (or fp64): the parameter
-  at::Tensor bias;    // [out] like weight, or undefined: none, or added by the operation that follows
+  at::Tensor weight;          // [out, in] fp32 (or fp64): the parameter
+  at::Tensor bias;            // [out] like weight, or undefined: none, or added by the operation that follows
   at::Tensor compute_weight;  // [out, in] copy in x's type; undefined: x has the type of weight
   at::Tensor compute_bias;    // [out] copy in x's type, with bias and compute_weight
 };

@@ -139,9 +139,8 @@ at::Tensor ParameterSet::with_reserve(const at::Tensor& flat, size_t index) cons
 }
 
 size_t ParameterSet::index_of(const at::Tensor& value) const {
-  const auto found = std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& parameter) {
-    return parameter.value.is_same(value);
-  });
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(),
+                                  [&](const Parameter& parameter) { return parameter.value.is_same(value); });
   SCRNA_CHECK(found != parameters_.end(), "a tensor of {} elements is no parameter of this set",
               value.defined() ? value.numel() : 0);
   return static_cast<size_t>(found - parameters_.begin());

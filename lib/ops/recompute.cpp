@@ -22,7 +22,8 @@ class RecomputedFunction : public torch::autograd::Function<RecomputedFunction> 
  public:
   // Autograd sees tensors that are arguments, not those in a list.
   static variable_list forward(AutogradContext* context, const at::Tensor& first,
-                               const std::optional<at::Tensor>& second, const c10::intrusive_ptr<Call>& call) {
+                               const std::optional<at::Tensor>& second,
+                               const c10::intrusive_ptr<Call>& call) {
     const at::Tensor given = second.value_or(at::Tensor());
     context->save_for_backward({first, given});
     context->saved_data["call"] = c10::IValue::make_capsule(call);

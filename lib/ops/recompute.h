@@ -14,9 +14,9 @@ namespace scrna::ops {
 /// twice. The second run may leave out results at the end of the list that need no gradient.
 using Segment = std::function<torch::autograd::variable_list(const at::Tensor&, const at::Tensor&)>;
 
-/// segment(first, second), recorded as one node of autograd that keeps the two and `segment`. One of them must
-/// require a gradient when gradients are recorded, else InternalError: the gradients of the parameters that
-/// the segment uses would be lost silently. Results must be new tensors.
+/// segment(first, second), recorded as one node of autograd that keeps the two and `segment`. One of them
+/// must require a gradient when gradients are recorded, else InternalError: the gradients of the parameters
+/// that the segment uses would be lost silently. Results must be new tensors.
 torch::autograd::variable_list recomputed(const Segment& segment, const at::Tensor& first,
                                           const at::Tensor& second = {});
 

@@ -2,20 +2,58 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/zeros.h>
 
 #include "lib/core/error.h"
 #include "lib/core/random.h"
+#include "lib/ops/kernel_choice.h"
+
+#ifdef SCRNA_CUDA_ENABLED
+#include "kernels/score_probe_cuda.h"
+#endif
 
 namespace scrna::ops {
+namespace {
+
+#ifdef SCRNA_CUDA_ENABLED
+kernels::ScoreProbe kernel_call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu_seqlens) {
+  return {.q = {q.data_ptr(), q.stride(0), q.stride(1)},
+          .k = {k.data_ptr(), k.stride(0), k.stride(1)},
+          .element_type = element_type(q.scalar_type()),
+          .num_tokens = q.size(0),
+          .num_heads = q.size(1),
+          .head_width = q.size(2),
+          .cu_seqlens = cu_seqlens.data_ptr<int32_t>(),
+          .num_cells = cu_seqlens.numel() - 1};
+}
+#endif
+
+std::string missing_for_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu_seqlens) {
+  const std::string unreadable = unreadable_by_kernels({cu_seqlens, at::empty({0}, q.options())});
+  if (!unreadable.empty()) return unreadable;
+#ifdef SCRNA_CUDA_ENABLED
+  if (q.scalar_type() != at::kFloat && q.scalar_type() != at::kBFloat16) return "it takes fp32 and bf16";
+  if (q.stride(2) != 1 || k.stride(2) != 1 || k.scalar_type() != q.scalar_type())
+    return "q and k must have contiguous rows of one type";
+  const char* reason = kernels::score_probe_unsupported(kernel_call(q, k, cu_seqlens));
+  if (reason != nullptr) return reason;
+#else
+  static_cast<void>(k);
+#endif
+  return {};
+}
+
+}  // namespace
 
 at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
-                         double scale, const ScoreProbe& probe) {
+                         double scale, const ScoreProbe& probe, Implementation implementation) {
   SCRNA_CHECK(q_THK.dim() == 3 && k_THK.sizes() == q_THK.sizes(),
               "score probe: q and k must both be [T, H, K]");
   SCRNA_CHECK(probe.num_queries >= 1, "score probe: at least one query row must be sampled");
@@ -30,6 +68,19 @@ at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const
       probe.seed, RandomPurpose::kProbe, static_cast<uint64_t>(probe.step),
       (static_cast<uint64_t>(probe.micro_batch) << 16) | static_cast<uint64_t>(probe.layer));
   const auto offset = static_cast<int64_t>(stream.below(static_cast<uint64_t>(num_tokens), 0));
+  if (use_kernel(implementation, "score probe", missing_for_kernel(q_THK, k_THK, cu_seqlens))) {
+#ifdef SCRNA_CUDA_ENABLED
+    const at::Tensor result = at::empty({}, q_THK.options().dtype(at::kFloat));
+    kernels::ScoreProbe call = kernel_call(q_THK, k_THK, cu_seqlens);
+    call.num_queries = num_rows;
+    call.offset = offset;
+    call.scale = static_cast<float>(scale);
+    call.result = result.data_ptr<float>();
+    launch_on_stream(q_THK, "score probe",
+                     [&](cudaStream_t cuda_stream) { return kernels::score_probe_cuda(call, cuda_stream); });
+    return result;
+#endif
+  }
   const at::Tensor rows =
       at::arange(num_rows, integers).mul_(num_tokens).add_(offset).div_(num_rows, /*rounding_mode=*/"floor");
 

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/ops/attention.h"
+
 namespace scrna::ops {
 
 struct ScoreProbe {
@@ -21,8 +23,11 @@ struct ScoreProbe {
 /// q, k: [T, H, K]; cu_seqlens: [B+1] int32 on the same device. Rows are a systematic sample of the T tokens
 /// with a counter-based offset; every head and every key of the row's own cell takes part. Returns a
 /// 0-dimensional fp32 tensor on the device, without host synchronisation and without gradient; 0 when there
-/// are no tokens. NaN scores give NaN. Memory: H * num_queries * T scores.
+/// are no tokens. NaN scores give NaN. On CUDA by kernels/score_probe_cuda.h, for fp32 and bf16 with K a
+/// multiple of 8 up to 256 and rows at multiples of 16 bytes; elsewhere by LibTorch operators, which need
+/// memory for H * num_queries * T scores. Throws ConfigError when the kernel is asked for and cannot serve.
 at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
-                         double scale, const ScoreProbe& probe);
+                         double scale, const ScoreProbe& probe,
+                         Implementation implementation = Implementation::kAuto);
 
 }  // namespace scrna::ops

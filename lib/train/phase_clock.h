@@ -1,5 +1,6 @@
-// How long the phases of a step take on the device that works on them. On a GPU the host runs ahead, so its clock says
-// nothing: events are recorded between the phases on the current stream and read when the step is finished anyway.
+// How long the phases of a step take on the device that works on them. On a GPU the host runs ahead, so its
+// clock says nothing: events are recorded between the phases on the current stream and read when the step is
+// finished anyway.
 #pragma once
 
 #include <vector>
@@ -11,7 +12,7 @@ namespace scrna::train {
 
 struct PhaseSeconds {
   double data_wait = 0;
-  double forward = 0;    // with the head's gradients, which are made while its logits exist
+  double forward = 0;  // with the head's gradients, which are made while its logits exist
   double backward = 0;
   double optimizer = 0;  // gradient norms, clipping and AdamW
   double total = 0;
@@ -33,7 +34,7 @@ class PhaseClock {
  private:
   struct Mark {
     Phase phase = nullptr;
-    double host_seconds = 0;       // on the CPU
+    double host_seconds = 0;        // on the CPU
     std::vector<c10::Event> event;  // one, on a GPU
   };
   void mark(Phase phase);

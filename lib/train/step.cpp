@@ -21,7 +21,8 @@ constexpr int64_t kOutcomes = 3;  // of AdamW::step
 /// A copy on its way to the host.
 at::Tensor fetch(const at::Tensor& numbers) {
   if (numbers.is_cpu()) return numbers;
-  const at::Tensor host = at::empty(numbers.sizes(), at::TensorOptions(numbers.scalar_type()).pinned_memory(true));
+  const at::Tensor host =
+      at::empty(numbers.sizes(), at::TensorOptions(numbers.scalar_type()).pinned_memory(true));
   host.copy_(numbers, /*non_blocking=*/true);
   return host;
 }
@@ -37,7 +38,8 @@ StepReport PendingStep::wait() const {
   report.grad_norm = numbers[1];
   report.is_finite = numbers[kOutcomes] == 1.0;
   const double* squares = numbers + 1 + kOutcomes;
-  for (int64_t layer = 0; layer < num_layers_; ++layer) report.grad_norm_per_layer.push_back(std::sqrt(squares[layer]));
+  for (int64_t layer = 0; layer < num_layers_; ++layer)
+    report.grad_norm_per_layer.push_back(std::sqrt(squares[layer]));
   report.max_score_per_layer.assign(squares + num_layers_, numbers + numbers_.numel());
   return report;
 }

@@ -128,7 +128,8 @@ TEST(Encoder, TheTrainingLossIsTheEvaluatedOneAndItsGradientsAddUp) {
     encoder.forward_for_training(input, 0.5, context).backward();
     const at::Tensor twice = encoder.parameters().gradients();
     EXPECT_GT(once.norm().item<double>(), 0.0);
-    EXPECT_LE(twice.sub(once.mul(2)).norm().item<double>(), test::kFloat32RelativeL2 * twice.norm().item<double>());
+    EXPECT_LE(twice.sub(once.mul(2)).norm().item<double>(),
+              test::kFloat32RelativeL2 * twice.norm().item<double>());
   }
 }
 
@@ -138,7 +139,8 @@ TEST(Encoder, RecomputationGivesTheSameBitsAndReportsTheScoresOnce) {
     const TokenTensors input = to_device(pack({{1, 20}, {2, 32}, {3, 5}}), at::kCPU);
     at::Tensor gradients, scores;
     for (const Recompute recompute : {Recompute::kNone, Recompute::kFeedForward, Recompute::kBlock}) {
-      ForwardContext context{.seed = 7, .step = 3, .training = true, .recompute = recompute, .probe_queries = 4};
+      ForwardContext context{
+          .seed = 7, .step = 3, .training = true, .recompute = recompute, .probe_queries = 4};
       encoder.parameters().zero_gradients();
       encoder.forward_for_training(input, 1.0, context).backward();
       ASSERT_EQ(context.max_scores.size(), 2U);

@@ -52,7 +52,8 @@ Result run(const Case& c, at::Device device, at::ScalarType type, bool in_place 
     return leaf;
   };
   const at::Tensor x = c.x.to(device, type).clone().requires_grad_();
-  LinearWeights weights{.weight = parameter(c.weight), .bias = parameter(c.bias), .compute_weight = {}, .compute_bias = {}};
+  LinearWeights weights{
+      .weight = parameter(c.weight), .bias = parameter(c.bias), .compute_weight = {}, .compute_bias = {}};
   if (type == at::kBFloat16) {
     weights.compute_weight = weights.weight.detach().to(type);
     weights.compute_bias = weights.bias.detach().to(type);
@@ -102,8 +103,8 @@ TEST_F(LinearOp, IsAtMostTwiceAsFarFromTheOracleAsLibTorchsOwn) {
         const Result result = run(c, device(), type, in_place);
         EXPECT_EQ(result.y.scalar_type(), type);
         EXPECT_EQ(result.d_weight.scalar_type(), at::kFloat);
-        const auto compare = [&](const at::Tensor& ours, const at::Tensor& other, const std::vector<double>& truth,
-                                 const char* name) {
+        const auto compare = [&](const at::Tensor& ours, const at::Tensor& other,
+                                 const std::vector<double>& truth, const char* name) {
           EXPECT_LE(relative_l2(doubles(ours), truth),
                     test::kTwinFactor * relative_l2(doubles(other), truth) + test::kTwinFloor)
               << name << " " << rows << " x " << in << " -> " << out << " " << type;
@@ -171,7 +172,8 @@ TEST_F(ColumnSumsOp, AreThoseOfFp64AddedToWhatIsThere) {
     for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble}) {
       const at::Tensor sum = at::ones({width}, at::TensorOptions(device()).dtype(parameter_type(type)));
       add_column_sums(sum, x.to(device(), type));
-      EXPECT_LE(relative_l2(doubles(sum), expected), rows > 10000 ? test::kFloat32LongSumRelativeL2 : test::kFloat32RelativeL2)
+      EXPECT_LE(relative_l2(doubles(sum), expected),
+                rows > 10000 ? test::kFloat32LongSumRelativeL2 : test::kFloat32RelativeL2)
           << rows << " x " << width << " " << type;
     }
   }
@@ -181,7 +183,8 @@ TEST_F(ColumnSumsOp, WrongShapesAreRefused) {
   const at::TensorOptions here(device());
   EXPECT_THROW(add_column_sums(at::zeros({7}, here), at::zeros({3, 8}, here)), InternalError);
   EXPECT_THROW(add_column_sums(at::zeros({3}, here), at::zeros({8, 3}, here).t().t().t()), InternalError);
-  EXPECT_THROW(add_column_sums(at::zeros({20}, here), at::zeros({3, 20}, here), Implementation::kKernel), ConfigError);
+  EXPECT_THROW(add_column_sums(at::zeros({20}, here), at::zeros({3, 20}, here), Implementation::kKernel),
+               ConfigError);
 }
 
 }  // namespace

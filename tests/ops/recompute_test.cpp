@@ -20,7 +20,9 @@ struct Problem {
   [[nodiscard]] variable_list results(const at::Tensor& a, const at::Tensor& b) const {
     return {a.matmul(weight).tanh(), a.mul(b).exp()};
   }
-  [[nodiscard]] variable_list gradients() const { return {x.grad().clone(), z.grad().clone(), weight.grad().clone()}; }
+  [[nodiscard]] variable_list gradients() const {
+    return {x.grad().clone(), z.grad().clone(), weight.grad().clone()};
+  }
   void forget() {
     for (at::Tensor* leaf : {&x, &z, &weight}) leaf->mutable_grad().reset();
   }
@@ -49,7 +51,8 @@ TEST(Recomputed, GivesTheResultsAndGradientsOfTheSegmentBitForBit) {
 
 TEST(Recomputed, AnUnusedResultCostsNothingAndItsInputGetsNoGradient) {
   Problem p;
-  const variable_list results = recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z);
+  const variable_list results =
+      recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z);
   results[0].backward(p.d_first);
   EXPECT_TRUE(p.x.grad().defined());
   EXPECT_FALSE(p.z.grad().defined());
@@ -71,8 +74,9 @@ TEST(Recomputed, OneInputIsEnough) {
 TEST(Recomputed, WithoutRecordingItRunsOnce) {
   const Problem p;
   const at::NoGradGuard no_grad;
-  EXPECT_TRUE(recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z)[0].equal(
-      p.results(p.x, p.z)[0]));
+  EXPECT_TRUE(
+      recomputed([&](const at::Tensor& a, const at::Tensor& b) { return p.results(a, b); }, p.x, p.z)[0]
+          .equal(p.results(p.x, p.z)[0]));
 }
 
 TEST(Recomputed, InputsWithoutGradientsAreABug) {

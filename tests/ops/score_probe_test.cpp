@@ -1,3 +1,4 @@
+// Compiled for the CPU and for CUDA (tests/support/test_device.h).
 #include "lib/ops/score_probe.h"
 
 #include <algorithm>
@@ -11,6 +12,10 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+
+#include "lib/core/error.h"
+#include "tests/support/test_device.h"
+#include "tests/support/tolerance.h"
 
 namespace scrna::ops {
 namespace {
@@ -26,23 +31,27 @@ double largest(const at::Tensor& q, const at::Tensor& k, const std::vector<int32
   return max;
 }
 
-TEST(ScoreProbe, WithEveryRowItIsTheLargestScoreWithinCells) {
+class ScoreProbeOp : public test::OnDevice {};
+
+TEST_F(ScoreProbeOp, WithEveryRowItIsTheLargestScoreWithinCells) {
   const std::vector<int32_t> cu{0, 7, 7, 20};
   at::Tensor q = at::randn({20, 2, 16});
   const at::Tensor k = at::randn({20, 2, 16});
   q[3] = k[15] * 50.0;  // a huge score across two cells, which must not count
-  const at::Tensor probe = max_abs_score(q, k, at::tensor(cu, at::kInt), -0.25, {.num_queries = 1000});
+  const at::Tensor probe =
+      max_abs_score(here(q), here(k), here(at::tensor(cu, at::kInt)), -0.25, {.num_queries = 1000});
   EXPECT_EQ(probe.dim(), 0);
   EXPECT_FLOAT_EQ(probe.item<float>(), static_cast<float>(0.25 * largest(q, k, cu)));
 }
 
-TEST(ScoreProbe, SampledRowsAreSpreadRepeatableAndChangeWithTheStep) {
+TEST_F(ScoreProbeOp, SampledRowsAreSpreadRepeatableAndChangeWithTheStep) {
   // The score of row i with every key is i, so the probe tells which row was sampled last.
   const int64_t tokens = 640;
   at::Tensor q = at::zeros({tokens, 1, 16});
   for (int64_t i = 0; i < tokens; ++i) q[i][0][0] = static_cast<float>(i);
-  const at::Tensor k = at::full({tokens, 1, 16}, 1.0F);
-  const at::Tensor cu = at::tensor({0, 640}, at::kInt);
+  const at::Tensor k = here(at::full({tokens, 1, 16}, 1.0F));
+  q = here(q);
+  const at::Tensor cu = here(at::tensor({0, 640}, at::kInt));
   std::set<float> seen;
   for (int64_t step = 0; step < 50; ++step) {
     const ScoreProbe probe{.seed = 3, .step = step, .num_queries = 10};
@@ -54,11 +63,42 @@ TEST(ScoreProbe, SampledRowsAreSpreadRepeatableAndChangeWithTheStep) {
   EXPECT_GT(seen.size(), 20U);  // 50 draws from 64 values; fewer than 21 distinct has probability below 1e-12
 }
 
-TEST(ScoreProbe, ReportsNaNAndZeroForNoTokens) {
-  const at::Tensor q = at::full({4, 1, 16}, NAN);
-  EXPECT_TRUE(std::isnan(max_abs_score(q, q, at::tensor({0, 4}, at::kInt), 1.0, {}).item<float>()));
-  const at::Tensor none = at::zeros({0, 1, 16});
-  EXPECT_EQ(max_abs_score(none, none, at::tensor({0}, at::kInt), 1.0, {}).item<float>(), 0.0F);
+TEST_F(ScoreProbeOp, ReportsNaNAndZeroForNoTokens) {
+  const at::Tensor q = here(at::full({4, 1, 16}, NAN));
+  EXPECT_TRUE(std::isnan(max_abs_score(q, q, here(at::tensor({0, 4}, at::kInt)), 1.0, {}).item<float>()));
+  const at::Tensor none = here(at::zeros({0, 1, 16}));
+  EXPECT_EQ(max_abs_score(none, none, here(at::tensor({0}, at::kInt)), 1.0, {}).item<float>(), 0.0F);
+}
+
+TEST_F(ScoreProbeOp, OnViewsOfAFusedProjectionItIsTheTwinsToRounding) {
+  const std::vector<int32_t> cu{0, 300, 300, 301, 1000};
+  for (const auto& [type, width] : std::vector<std::pair<at::ScalarType, int64_t>>{{at::kFloat, 64},
+                                                                                   {at::kBFloat16, 64},
+                                                                                   {at::kBFloat16, 128},
+                                                                                   {at::kBFloat16, 8},
+                                                                                   {at::kFloat, 20}}) {
+    const at::Tensor qkv = here(at::randn({1000, 3, 2, width}).to(type));
+    const at::Tensor q = qkv.select(1, 0), k = qkv.select(1, 1), begin = here(at::tensor(cu, at::kInt));
+    for (int64_t step = 0; step < 3; ++step) {
+      const ScoreProbe probe{.seed = 3, .step = step, .num_queries = 20};
+      const double ours = max_abs_score(q, k, begin, 0.125, probe).item<double>();
+      const double twin =
+          max_abs_score(q.to(at::kFloat), k.to(at::kFloat), begin, 0.125, probe, Implementation::kComposed)
+              .item<double>();
+      // The CPU's own implementation rounds scores to the type.
+      EXPECT_NEAR(
+          ours, twin,
+          (test::kOnCuda || type == at::kFloat ? test::kFloat32RelativeL2 : test::kBFloat16OutputRelativeL2) *
+              twin)
+          << type << " " << width;
+    }
+  }
+}
+
+TEST_F(ScoreProbeOp, TheKernelIsRefusedWhereItCannotServe) {
+  const at::Tensor q = here(at::zeros({4, 1, 12}));
+  EXPECT_THROW(max_abs_score(q, q, here(at::tensor({0, 4}, at::kInt)), 1.0, {}, Implementation::kKernel),
+               ConfigError);
 }
 
 }  // namespace

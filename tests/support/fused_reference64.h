@@ -75,7 +75,8 @@ struct Linear64 {
 };
 
 /// y = x weight^T + bias, and the gradients for d_y.
-inline Linear64 linear_reference64(const Doubles& x, const Doubles& weight, const Doubles& bias, const Doubles& d_y) {
+inline Linear64 linear_reference64(const Doubles& x, const Doubles& weight, const Doubles& bias,
+                                   const Doubles& d_y) {
   const size_t out = bias.size(), in = weight.size() / out, rows = x.size() / in;
   Linear64 r{.y = d_y, .d_x = Doubles(x.size()), .d_weight = Doubles(weight.size()), .d_bias = Doubles(out)};
   for (size_t row = 0; row < rows; ++row)

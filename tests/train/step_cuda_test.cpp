@@ -1,5 +1,5 @@
-// The training step on a GPU: its curve beside the CPU's, its bits from run to run, what it keeps in memory. Skipped
-// without a GPU.
+// The training step on a GPU: its curve beside the CPU's, its bits from run to run, what it keeps in memory.
+// Skipped without a GPU.
 #include <cmath>
 #include <cstdio>
 #include <optional>
@@ -34,12 +34,14 @@ TrainConfig small() {
   return config;
 }
 
-// Eight cells of up to 256 tokens in two micro-batches, others at every step.
+// Four cells of up to 256 tokens in two micro-batches; the same again every other step, so that they are
+// learned.
 GlobalBatch batch_at(int64_t step) {
-  const RandomStream stream(1, RandomPurpose::kMask, static_cast<uint64_t>(step));
+  const uint64_t first = 4 * static_cast<uint64_t>(step % 2);
+  const RandomStream stream(1, RandomPurpose::kMask, first);
   std::vector<std::vector<std::pair<uint64_t, int32_t>>> cells(2);
-  for (uint64_t cell = 0; cell < 8; ++cell) {
-    cells[cell % 2].emplace_back(8 * static_cast<uint64_t>(step) + cell, 20 + static_cast<int32_t>(stream.below(236, cell)));
+  for (uint64_t cell = 0; cell < 4; ++cell) {
+    cells[cell % 2].emplace_back(first + cell, 20 + static_cast<int32_t>(stream.below(236, cell)));
   }
   return batch_of(step, {pack(cells[0]), pack(cells[1])});
 }
@@ -76,7 +78,8 @@ class TrainStepOnGpu : public testing::Test {
 };
 
 // Root mean square over the steps of the relative difference of a field.
-double distance(const std::vector<StepReport>& a, const std::vector<StepReport>& b, double StepReport::* field) {
+double distance(const std::vector<StepReport>& a, const std::vector<StepReport>& b,
+                double StepReport::*field) {
   double sum = 0;
   for (std::size_t i = 0; i < a.size(); ++i) sum += std::pow((a[i].*field - b[i].*field) / b[i].*field, 2);
   return std::sqrt(sum / static_cast<double>(a.size()));
@@ -91,15 +94,17 @@ TEST_F(TrainStepOnGpu, InBf16FollowsFp32OnTheCpuForFiftyStepsAsCloselyAsBf16OnTh
     const auto gpu = Training(config, at::kCUDA, at::kBFloat16).train(kSteps);
     const auto bf16 = Training(config, at::kCPU, at::kBFloat16).train(kSteps);
     const auto fp32 = Training(config, at::kCPU, at::kFloat).train(kSteps);
-    for (const auto& [field, name] : {std::pair(&StepReport::loss, "loss"), std::pair(&StepReport::grad_norm, "gradient norm")}) {
+    for (const auto& [field, name] :
+         {std::pair(&StepReport::loss, "loss"), std::pair(&StepReport::grad_norm, "gradient norm")}) {
       const double ours = distance(gpu, fp32, field), theirs = distance(bf16, fp32, field);
-      std::printf("%s: relative distance from fp32 %.2e on the GPU, %.2e on the CPU in bf16\n", name, ours, theirs);
+      std::printf("%s: relative distance from fp32 %.2e on the GPU, %.2e on the CPU in bf16\n", name, ours,
+                  theirs);
       EXPECT_GT(ours, 0.0);
       EXPECT_LE(ours, test::kTwinFactor * theirs + test::kTwinFloor) << name;
     }
     for (const StepReport& report : gpu) EXPECT_TRUE(report.is_finite);
-    EXPECT_LT(gpu.back().loss, 0.97 * gpu.front().loss);  // the curve goes somewhere
-    EXPECT_LT(fp32.back().loss, 0.97 * fp32.front().loss);
+    for (const auto* curve : {&gpu, &fp32})
+      EXPECT_LT(curve->back().loss, 0.9 * curve->front().loss);  // it goes somewhere
   }
 }
 
@@ -120,13 +125,16 @@ TEST_F(TrainStepOnGpu, RecomputationSavesMemoryAndChangesNoBit) {
   for (const model::Recompute recompute :
        {model::Recompute::kNone, model::Recompute::kFeedForward, model::Recompute::kBlock}) {
     TrainConfig config = small();
+    config.model.num_layers = 8;
     config.train.recompute = recompute;
     Training run(config, at::kCUDA, at::kBFloat16);
     c10::cuda::CUDACachingAllocator::resetPeakStats(0);
     run.train(2);
     const int64_t peak = c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocated_bytes[0].peak;
-    if (recompute == model::Recompute::kNone) values = run.encoder.parameters().values().clone();
-    EXPECT_TRUE(values.equal(run.encoder.parameters().values())) << static_cast<int>(recompute);
+    std::printf("recompute %d: peak %.1f MB\n", static_cast<int>(recompute),
+                1e-6 * static_cast<double>(peak));
+    if (recompute == model::Recompute::kNone) values = run.encoder.parameters().values().to(at::kCPU);
+    EXPECT_TRUE(values.equal(run.encoder.parameters().values().to(at::kCPU))) << static_cast<int>(recompute);
     EXPECT_TRUE(recompute == model::Recompute::kNone || peak < smallest) << static_cast<int>(recompute);
     smallest = peak;
   }
