@@ -23,6 +23,7 @@ constexpr std::array kRules{
     Rule{"planparams", KernelClass::kAttention},
     Rule{"roundparams", KernelClass::kAttention},
     Rule{"bias_gradient_kernel", KernelClass::kAttention},
+    Rule{"scoreprobe", KernelClass::kProbe},
     Rule{"row_squares_kernel", KernelClass::kOptimizer},
     Rule{"layer_squares_kernel", KernelClass::kOptimizer},
     Rule{"adamw", KernelClass::kOptimizer},

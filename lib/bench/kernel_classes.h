@@ -22,6 +22,7 @@ enum class KernelClass {
   kLoss,       // cross-entropy of the head, without its products
   kEmbedding,  // gather, scatter, sort, choice of the masked rows
   kBiasSums,   // column sums: gradients of biases and LayerNorm weights
+  kProbe,      // sampled attention scores (train.probe_queries)
   kOptimizer,  // gradient norms and AdamW
   kCopies,     // copies and zeroing of memory
   kOther
@@ -34,6 +35,7 @@ inline constexpr std::array kKernelClasses{
     std::pair{KernelClass::kLoss, std::string_view("cross-entropy")},
     std::pair{KernelClass::kEmbedding, std::string_view("embedding")},
     std::pair{KernelClass::kBiasSums, std::string_view("bias gradients")},
+    std::pair{KernelClass::kProbe, std::string_view("score probe")},
     std::pair{KernelClass::kOptimizer, std::string_view("optimizer")},
     std::pair{KernelClass::kCopies, std::string_view("copies")},
     std::pair{KernelClass::kOther, std::string_view("other")}};

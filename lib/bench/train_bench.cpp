@@ -49,7 +49,6 @@ int64_t predicted_bytes(const train::TrainConfig& config, const model::Encoder& 
                              .buffer_elements = encoder.parameters().values().numel(),
                              .compute_type = encoder.compute_type(),
                              .recompute = config.train.recompute,
-                             .probe_queries = config.train.probe_queries,
                              .tokens = largest.num_tokens(),
                              .masked_tokens = largest.num_masked(),
                              .cells = largest.num_cells()})

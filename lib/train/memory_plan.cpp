@@ -72,7 +72,6 @@ class Pass {
     query_sums_ = (tokens + problem.cells * kQueryTile) * model.width * kFp32;
     if (is_softmax)
       query_sums_ += qkv_;  // LibTorch's flash attention returns gradients of its own, copied then
-    probe_ = std::min(problem.probe_queries, tokens) * tokens * (model.num_heads * compute + 3);
     const int64_t columns =
         (problem.vocabulary_size + kHeadColumnMultiple - 1) / kHeadColumnMultiple * kHeadColumnMultiple;
     logits_ = std::min(problem.masked_tokens, kHeadRows) * columns * compute;
@@ -119,7 +118,6 @@ class Pass {
     ledger_.take(kActivations,
                  (layer > 0 ? stream_ : 0) + branch_ + statistics_);  // h = h + branch, y = LN(h)
     ledger_.take(kActivations, qkv_);
-    ledger_.pass_through(kWorkspace, probe_);
     ledger_.take(kActivations, branch_ + log_sums_);  // O
     ledger_.take(kTransient, branch_);                // attention_output
     ledger_.take(kActivations, stream_ + branch_ + statistics_);
@@ -139,7 +137,6 @@ class Pass {
     }
     const int64_t temporary = saved_of_block(layer) - stream_ + 2 * inner_;
     ledger_.take(kTransient, stream_ + branch_ + temporary);
-    ledger_.pass_through(kWorkspace, probe_);
     ledger_.give(kTransient, temporary);
   }
 
@@ -218,7 +215,6 @@ class Pass {
   int64_t masked_ = 0;      // [M, D]
   int64_t log_sums_ = 0;    // [H, T] of softmax
   int64_t query_sums_ = 0;  // scratch of attention's backward pass
-  int64_t probe_ = 0;
   int64_t logits_ = 0;
 };
 
@@ -266,7 +262,6 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
           .buffer_elements = buffer_elements,
           .compute_type = compute_type,
           .recompute = config.train.recompute,
-          .probe_queries = config.train.probe_queries,
           .tokens = tokens,
           .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
           .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest))};

@@ -27,7 +27,6 @@ struct MemoryProblem {
   int64_t buffer_elements = 0;  // of a flat parameter buffer, gaps included: ParameterSet::values().numel()
   at::ScalarType compute_type = at::kBFloat16;
   model::Recompute recompute = model::Recompute::kNone;
-  int64_t probe_queries = 0;
   int64_t tokens = 0;         // T of the largest micro-batch
   int64_t masked_tokens = 0;  // M of it
   int64_t cells = 0;          // B of it

@@ -121,6 +121,8 @@ TEST(KernelClasses, NamesThatTheProfilerGivesAreToldApart) {
       {"scrna::kernels::(anonymous namespace)::bias_gradient_kernel(scrna::kernels::Plan, float const*, "
        "float*)",
        kAttention},
+      {"void scrna::kernels::(anonymous namespace)::probe_kernel<__nv_bfloat16>(scrna::kernels::ScoreProbe)",
+       kProbe},
       {"scrna::kernels::(anonymous namespace)::row_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
       {"scrna::kernels::(anonymous namespace)::layer_squares_kernel(scrna::kernels::LayerNorms)", kOptimizer},
       {"scrna::kernels::(anonymous namespace)::step_kernel(scrna::kernels::AdamWStep, "

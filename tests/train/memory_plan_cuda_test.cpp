@@ -64,7 +64,6 @@ TEST_F(MemoryOnGpu, ThePlanIsWithinTenPercentOfThePeak) {
                                            .buffer_elements = buffer_elements,
                                            .compute_type = at::kBFloat16,
                                            .recompute = recompute,
-                                           .probe_queries = config.train.probe_queries,
                                            .tokens = batch.num_tokens,
                                            .masked_tokens = batch.num_masked,
                                            .cells = batch.num_cells});

@@ -22,7 +22,6 @@ MemoryProblem paper(model::Recompute recompute = model::Recompute::kNone) {
           .buffer_elements = 158'800'000,
           .compute_type = at::kBFloat16,
           .recompute = recompute,
-          .probe_queries = 32,
           .tokens = 65287,
           .masked_tokens = 9793,
           .cells = 32};
