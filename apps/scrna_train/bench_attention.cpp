@@ -1,9 +1,9 @@
 // scrna-train bench attention: lib/bench/attention_bench.h as a table on standard output and, with --json, as
 // a file.
-#include <filesystem>
 #include <memory>
 
 #include "apps/scrna_train/bench_attention_report.h"
+#include "apps/scrna_train/bench_report.h"
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/fields.h"
 #include "apps/scrna_train/wait_policy.h"
@@ -17,20 +17,9 @@ struct BenchAttentionCommand {
   std::string json;
 };
 
-// Before minutes of work: what would go wrong at their end.
-void check_json_target(const std::filesystem::path& target) {
-  const std::filesystem::path folder = target.has_parent_path() ? target.parent_path() : ".";
-  if (std::filesystem::is_directory(target))
-    throw ConfigError("--json {}: is a folder; name a file, for example {}", target.string(),
-                      (target / "attention.json").string());
-  if (!std::filesystem::is_directory(folder))
-    throw DataError("--json {}: there is no folder '{}'; make it with: mkdir -p {}", target.string(),
-                    folder.string(), folder.string());
-}
-
 ExitCode bench_attention(const BenchAttentionCommand& command, const bench::AttentionBenchOptions& options) {
   wait_without_spinning();  // as a training run waits
-  if (!command.json.empty()) check_json_target(command.json);
+  if (!command.json.empty()) check_json_target(command.json, "attention.json");
   bench::AttentionBench attention(options);
   const bench::Machine machine = attention.on_gpu() ? bench::gpu_machine() : bench::cpu_machine();
   print(attention_table_head(attention, machine));

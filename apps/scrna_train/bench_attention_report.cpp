@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "apps/scrna_train/bench_report.h"
 #include "apps/scrna_train/commands.h"
 
 namespace scrna::app {
@@ -13,14 +14,6 @@ constexpr std::size_t kNameColumn = 26;
 /// Width of a column, with a gap before it: "12345 / 12345" fits.
 std::size_t width_of(const bench::AttentionForm& form) {
   return std::max<std::size_t>(13, form.title.size()) + 2;
-}
-
-/// The word that enum_names() has for a value.
-template <class E>
-std::string name_of(E value) {
-  for (const auto& [name, item] : enum_names(value))
-    if (item == value) return std::string(name);
-  return {};
 }
 
 double tflops(double flop, double milliseconds) { return flop / milliseconds * 1e-9; }
@@ -40,24 +33,6 @@ nlohmann::ordered_json number(const std::optional<double>& value) {
   return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
 }
 
-nlohmann::ordered_json machine_json(const bench::AttentionBench& attention, const bench::Machine& machine) {
-  nlohmann::ordered_json device{{"kind", attention.on_gpu() ? "cuda" : "cpu"}, {"name", machine.name}};
-  nlohmann::ordered_json versions{{"scrna_train", program_version()}, {"libtorch", libtorch_version()}};
-  if (attention.on_gpu()) {
-    device["compute_capability"] = machine.compute_capability;
-    device["multiprocessors"] = machine.num_multiprocessors;
-    device["memory_gib"] = machine.memory_gib;
-    versions["driver"] = machine.driver;
-    versions["cuda_driver"] = machine.cuda_driver;
-    versions["cuda_runtime"] = machine.cuda_runtime;
-    versions["cudnn"] = machine.cudnn;
-  } else {
-    device["threads"] = machine.num_threads;
-    device["vectors"] = machine.cpu_vectors;
-  }
-  return {{"device", device}, {"versions", versions}};
-}
-
 }  // namespace
 
 std::string attention_table_head(const bench::AttentionBench& attention, const bench::Machine& machine) {
@@ -65,15 +40,14 @@ std::string attention_table_head(const bench::AttentionBench& attention, const b
   std::string text;
   if (attention.on_gpu()) {
     text = fmt::format(
-        "{}, CUDA {} (driver {}), LibTorch {}, {}\n"
+        "{}, {}\n"
         "TFLOP/s forward / backward, valid tokens only; medians, L2 flushed before each launch\n\n",
-        machine.name, machine.cuda_runtime, machine.driver.empty() ? machine.cuda_driver : machine.driver,
-        libtorch_version(), type);
+        machine_words(machine, true), type);
   } else {
     text = fmt::format(
-        "{}, {} threads, {}, LibTorch {}, {}\n"
+        "{}, {}\n"
         "milliseconds forward / forward and backward; medians, the forms taking turns\n\n",
-        machine.name, machine.num_threads, machine.cpu_vectors, libtorch_version(), type);
+        machine_words(machine, false), type);
   }
   std::string kinds = fmt::format("{:{}}", "", kNameColumn), titles = kinds, last_kind;
   for (const bench::AttentionForm& form : attention.forms()) {
@@ -132,7 +106,7 @@ std::string attention_table_foot(const bench::AttentionBench& attention,
 nlohmann::ordered_json attention_json(const bench::AttentionBench& attention, const bench::Machine& machine,
                                       const std::vector<bench::AttentionRowResult>& results) {
   nlohmann::ordered_json json{{"benchmark", "attention"}};
-  json.update(machine_json(attention, machine));
+  json.update(machine_json(machine, attention.on_gpu()));
   const bench::AttentionBenchOptions& options = attention.options();
   json["settings"] = {{"dtype", name_of(options.dtype)},
                       {"bias", name_of(options.bias)},

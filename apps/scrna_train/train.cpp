@@ -75,6 +75,21 @@ std::string heldout_summary(const train::TrainResult& result) {
   return text;
 }
 
+// "281 cells/s, 573 k tokens/s, ...": how well the machine was used, without evaluation and saving.
+std::string speed_summary(const train::MeterReading& meters) {
+  std::string text = fmt::format(
+      "  speed            {:.1f} cells/s, {} tokens/s, {:.3g} TFLOP/s of the model{}\n"
+      "                   {:.1f} % of the time waiting for data, {:.1f} % padding",
+      meters.cells_per_second, train::short_count(meters.tokens_per_second), meters.flop_per_second * 1e-12,
+      meters.mfu ? fmt::format(" ({:.1f} % of what matrix products reach here)", 100 * *meters.mfu) : "",
+      100 * meters.data_wait_share, 100 * meters.padding_share);
+  if (meters.peak_device_memory_bytes) {
+    text += fmt::format(", at most {:.2f} GB of the GPU's memory",
+                        static_cast<double>(*meters.peak_device_memory_bytes) / 1e9);
+  }
+  return text + "\n";
+}
+
 std::string summary(const train::TrainResult& result) {
   const double seconds = std::max(result.seconds, 1e-9);
   std::string text = fmt::format(
@@ -82,11 +97,30 @@ std::string summary(const train::TrainResult& result) {
       grouped(result.steps), grouped(result.cells), train::short_count(static_cast<double>(result.tokens)),
       clock_text(result.seconds), static_cast<double>(result.cells) / seconds);
   text += heldout_summary(result);
+  if (result.meters.cells_per_second > 0) text += speed_summary(result.meters);
   text += fmt::format(
       "  {}   loss, gradient norms and speed of every step\n"
       "  {}   weights (safetensors), optimizer, state\n",
       (result.run_directory / "metrics.jsonl").string(), result.checkpoint.string());
   return text;
+}
+
+// The plan of a step's memory as a table, and what the step that was done took.
+std::string memory_table(const train::CheckReport& report) {
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  std::string text = fmt::format("  {}, a forward pass of {} tokens will need about\n",
+                                 report.measured ? "of the GPU's memory" : "on a GPU", grouped(report.plan_tokens));
+  for (const auto& [part, name] : train::kMemoryParts) {
+    if (report.plan.part(part) == 0) continue;
+    text += fmt::format("    {:<20}{:>10}B\n", name, train::short_count(static_cast<double>(report.plan.part(part))));
+  }
+  text += fmt::format("    {:<20}{:>10}B, most at: {}\n", "together",
+                      train::short_count(static_cast<double>(report.plan.total_bytes())), report.plan.moment);
+  if (!report.measured) return text;
+  const train::CheckReport::Measured& step = *report.measured;
+  return text + fmt::format("    this step, of up to {} tokens a pass: predicted {:.2f} GB, measured {:.2f} GB of {:.1f} GB\n",
+                            grouped(step.tokens), gigabytes(step.predicted_bytes), gigabytes(step.peak_bytes),
+                            gigabytes(step.total_bytes));
 }
 
 ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume) {
@@ -95,11 +129,12 @@ ExitCode check_command(const train::TrainConfig& config, const std::optional<tra
   print(fmt::format("check passed: {} parameters, {} cells to train on, {} held out\n"
                     "  one step of {} cells took {:.2f} s (loss {:.3f}); {} steps will take about {}\n"
                     "  peak memory of the process so far: {:.2f} GB\n"
+                    "{}"
                     "  nothing was written; the same command without --check trains\n",
                     grouped(report.parameters), grouped(report.training_cells), grouped(report.heldout_cells),
                     config.train.global_batch_cells, report.seconds_per_step, report.loss,
                     grouped(config.train.steps), clock_text(seconds),
-                    static_cast<double>(report.peak_memory_bytes) / 1e9));
+                    static_cast<double>(report.peak_memory_bytes) / 1e9, memory_table(report)));
   return ExitCode::kDone;
 }
 

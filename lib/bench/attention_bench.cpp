@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 
 #include "lib/bench/attention_forms.h"
@@ -21,14 +20,6 @@ constexpr int64_t kCpuTokens = 2048;
 /// Two right implementations in bf16 differ by less: each is within 5e-3 of fp64. A wrong one differs by far
 /// more.
 constexpr double kSameResult = 2e-2;
-
-void require_gpu() {
-  if (at::hasCUDA()) return;
-  throw DeviceError(
-      "bench attention: no CUDA device found; run it on a machine with an NVIDIA GPU (scrna-train --version "
-      "says what "
-      "is found), or measure the CPU with --device cpu");
-}
 
 at::ScalarType scalar_type(Type type) {
   switch (type) {
@@ -179,7 +170,7 @@ AttentionBench::AttentionBench(AttentionBenchOptions options) : options_(std::mo
   if (options_.tokens == 0) options_.tokens = gpu ? kGpuTokens : kCpuTokens;
   rows_ =
       chosen(gpu ? gpu_attention_rows(options_.tokens) : cpu_attention_rows(options_.tokens), options_.only);
-  if (gpu) require_gpu();
+  if (gpu) require_gpu("bench attention");
   forms_ = gpu ? gpu_forms(options_) : cpu_forms();
 }
 

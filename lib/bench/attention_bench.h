@@ -12,16 +12,11 @@
 #include <vector>
 
 #include "lib/bench/attention_problem.h"
+#include "lib/bench/device.h"
 #include "lib/bench/timer.h"
 #include "lib/config/bound.h"
 
 namespace scrna::bench {
-
-enum class Device { kCuda, kCpu };
-constexpr auto enum_names(Device) {
-  return std::array{std::pair{std::string_view("cuda"), Device::kCuda},
-                    std::pair{std::string_view("cpu"), Device::kCpu}};
-}
 
 enum class Type { kAuto, kBFloat16, kFloat16, kFloat32 };
 constexpr auto enum_names(Type) {

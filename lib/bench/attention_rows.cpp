@@ -6,36 +6,19 @@
 
 #include <fmt/format.h>
 
+#include "lib/bench/cell_lengths.h"
+
 namespace scrna::bench {
 namespace {
 
 constexpr int64_t kGpuColumns = 2048;  // hidden size of the paper's benchmark
 constexpr int64_t kCpuColumns = 768;   // of its 160M model
 constexpr int64_t kShortCell = 500;
-
-/// A draw from [0, 1) that is the same with every standard library.
-double uniform(std::mt19937_64& generator) { return static_cast<double>(generator() >> 11) * 0x1.0p-53; }
-
-double normal(std::mt19937_64& generator) {
-  const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform(generator)));
-  return radius * std::cos(2.0 * M_PI * uniform(generator));
-}
-
-/// Numbers of expressed genes as in CELLxGENE.
-int32_t cellxgene_length(std::mt19937_64& generator) {
-  return static_cast<int32_t>(std::clamp(std::exp2(10.75 + 1.25 * normal(generator)), 200.0, 8192.0));
-}
-
-std::vector<int32_t> lengths_of_cells(int num_cells) {
-  std::mt19937_64 generator(1);
-  std::vector<int32_t> lengths;
-  for (int i = 0; i < num_cells; ++i) lengths.push_back(cellxgene_length(generator));
-  return lengths;
-}
+constexpr uint64_t kSeed = 1;
 
 /// As many cells as make `tokens`; the last one is cut.
 std::vector<int32_t> lengths_of_tokens(int64_t tokens) {
-  std::mt19937_64 generator(1);
+  std::mt19937_64 generator(kSeed);
   std::vector<int32_t> lengths;
   for (int64_t left = tokens; left > 0; left -= lengths.back())
     lengths.push_back(static_cast<int32_t>(std::min<int64_t>(left, cellxgene_length(generator))));
@@ -107,10 +90,10 @@ std::vector<AttentionRow> gpu_attention_rows(int64_t tokens) {
     for (const int percent : {25, 50})
       for (const int64_t length : equal_lengths(tokens))
         rows.push_back(padded_row(equal_row(kGpuColumns, width, length, tokens), percent));
-  rows.push_back(ragged_row("ragged 32 cells", lengths_of_cells(32), 12, 64));
-  rows.push_back(ragged_row("ragged 128 cells", lengths_of_cells(128), 12, 64));
-  rows.push_back(ragged_row("ragged 32 cells", lengths_of_cells(32), 16, 128));
-  rows.push_back(ragged_row("ragged 128 cells", lengths_of_cells(128), 16, 128));
+  rows.push_back(ragged_row("ragged 32 cells", cellxgene_lengths(32, kSeed), 12, 64));
+  rows.push_back(ragged_row("ragged 128 cells", cellxgene_lengths(128, kSeed), 12, 64));
+  rows.push_back(ragged_row("ragged 32 cells", cellxgene_lengths(32, kSeed), 16, 128));
+  rows.push_back(ragged_row("ragged 128 cells", cellxgene_lengths(128, kSeed), 16, 128));
   const auto one = short_cell(tokens);
   rows.push_back(ragged_row(fmt::format("one cell of {}", one.front()), one, 12, 64));
   return rows;

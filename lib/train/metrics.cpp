@@ -13,11 +13,15 @@ using Json = nlohmann::ordered_json;
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
-double rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; }
+template <class T>
+Json number(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
 
 }  // namespace
 
-std::string step_line(const StepReport& report, const std::vector<std::string>& layer_names) {
+std::string step_line(const StepReport& report, const std::vector<std::string>& layer_names,
+                      const MeterReading& reading) {
   Json grad_norms = Json::object(), max_scores = Json::object();
   for (std::size_t i = 0; i < report.grad_norm_per_layer.size(); ++i) {
     grad_norms[layer_names[i]] = number(report.grad_norm_per_layer[i]);
@@ -42,8 +46,13 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
               {"seconds_forward", seconds.forward},
               {"seconds_backward", seconds.backward},
               {"seconds_optimizer", seconds.optimizer},
-              {"cells_per_second", rate(report.cells, seconds.total)},
-              {"tokens_per_second", rate(report.tokens, seconds.total)}}
+              {"cells_per_second", reading.cells_per_second},
+              {"tokens_per_second", reading.tokens_per_second},
+              {"model_tflops_per_second", reading.flop_per_second * 1e-12},
+              {"mfu", number(reading.mfu)},
+              {"data_wait_share", reading.data_wait_share},
+              {"padding_share", reading.padding_share},
+              {"peak_device_memory_bytes", number(reading.peak_device_memory_bytes)}}
       .dump();
 }
 

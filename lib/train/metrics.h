@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "lib/eval/heldout_loss.h"
+#include "lib/train/meters.h"
 #include "lib/train/step.h"
 
 namespace scrna::train {
 
-/// The line of an optimizer step, without newline. layer_names: as ParameterSet::layer_names().
-std::string step_line(const StepReport& report, const std::vector<std::string>& layer_names);
+/// The line of an optimizer step, without newline. layer_names: as ParameterSet::layer_names(); reading: of this step.
+std::string step_line(const StepReport& report, const std::vector<std::string>& layer_names,
+                      const MeterReading& reading);
 /// The line of a held-out evaluation after `step` optimizer steps.
 std::string heldout_line(int64_t step, const eval::HeldoutLoss& heldout, double seconds);
 

@@ -29,11 +29,6 @@ at::Device choose_device(DeviceChoice choice) {
   return choice != DeviceChoice::kCpu && has_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
 }
 
-at::ScalarType choose_compute_type(Precision precision, at::Device device) {
-  if (precision == Precision::kAuto) return device.is_cuda() ? at::kBFloat16 : at::kFloat;
-  return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-}
-
 // Shows the passes over the cells, and ends them when a signal asks to stop.
 data::Progress show_passes() {
   auto bars = std::make_shared<PhaseProgress>("cells");
@@ -81,6 +76,17 @@ void log_cells(const data::Corpus& corpus, const TrainConfig& config) {
   }
 }
 
+// What the largest step will take, before it does.
+void tell_memory(const TrainConfig& config, const PreparedRun& run) {
+  const MemoryProblem problem = memory_problem_of(config, run);
+  const MemoryPlan plan = plan_memory(problem);
+  const DeviceMemory memory = device_memory(run.device);
+  log::info("[memory] a step {}; {:.1f} GB of {:.1f} GB are free", plan_words(plan, problem.tokens),
+            static_cast<double>(memory.free_bytes) / 1e9, static_cast<double>(memory.total_bytes) / 1e9);
+  const std::string warning = shortage(plan, memory, config);
+  if (!warning.empty()) log::warning("[memory] {}", warning);
+}
+
 }  // namespace
 
 std::string short_count(double count) {
@@ -95,6 +101,17 @@ data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;
   return options;
+}
+
+at::ScalarType choose_compute_type(Precision precision, at::Device device) {
+  if (precision == Precision::kAuto) return device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  return precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+}
+
+MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run) {
+  const at::Device gpu = run.device.is_cpu() ? at::Device(at::kCUDA) : run.device;
+  return memory_problem(config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
+                        choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens());
 }
 
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary) {
@@ -115,6 +132,7 @@ PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& voca
             short_count(bytes_per_parameter(run.compute_type) * static_cast<double>(parameters.values().numel())));
   log::info("[model] {} on {}, {}", run.encoder->describe_attention(), run.device.str(),
             run.compute_type == at::kBFloat16 ? "bf16 products, fp32 weights" : "fp32");
+  if (!run.device.is_cpu()) tell_memory(config, run);
   return run;
 }
 

@@ -13,6 +13,7 @@
 #include "lib/data/loader.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
+#include "lib/train/memory_plan.h"
 #include "lib/train/train_config.h"
 
 namespace scrna::train {
@@ -29,6 +30,12 @@ struct PreparedRun {
 /// Logs what was chosen and shows progress. Throws ConfigError, DataError; DeviceError when train.device cannot be had;
 /// Interrupted when a stop signal arrives meanwhile.
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary);
+
+/// The type of matrix products and attention on that device.
+at::ScalarType choose_compute_type(Precision precision, at::Device device);
+
+/// The largest forward pass of this run on a GPU: on its own, or when it runs on the CPU, on any.
+MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run);
 
 /// Loader options of a run that goes on after `first_step` optimizer steps.
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step);

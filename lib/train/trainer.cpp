@@ -1,7 +1,5 @@
 #include "lib/train/trainer.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -18,6 +16,8 @@
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
 #include "lib/train/feeder.h"
+#include "lib/train/matrix_ceiling.h"
+#include "lib/train/memory_advice.h"
 #include "lib/train/metrics.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"
@@ -84,6 +84,14 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
 // For messages: the sign of a NaN says nothing.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
+// What MFU is counted against. On the CPU it is not measured: a run there is not about speed.
+std::optional<double> matrix_ceiling(const PreparedRun& run) {
+  if (run.device.is_cpu()) return std::nullopt;
+  const double flop_per_second = measure_matrix_ceiling(run.device, run.compute_type);
+  log::info("[model] matrix products reach {:.0f} TFLOP/s here; MFU is the model's part of that", flop_per_second * 1e-12);
+  return flop_per_second;
+}
+
 // The running of one run; what train() put together stays valid for its lifetime.
 class Trainer {
  public:
@@ -96,6 +104,7 @@ class Trainer {
         config_yaml_(config::dump(config)),
         metrics_(directory.metrics()),
         train_step_(*run.encoder, *run.optimizer, config),
+        meters_(config.model, run.corpus->vocabulary().size(), run.device, matrix_ceiling(run)),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
     result_.checkpoint = std::move(saved);
     if (config.heldout.every_steps > 0) {
@@ -129,6 +138,7 @@ class Trainer {
     result_.cells = state_.cells;
     result_.tokens = state_.tokens;
     result_.seconds = state_.training_seconds;
+    result_.meters = meters_.total();
     result_.stop_signal = state_.step < config_.train.steps ? stop_signal() : 0;
     return std::move(result_);
   }
@@ -140,6 +150,7 @@ class Trainer {
     PendingStep pending;
     double start_seconds;
     double data_wait_seconds;
+    StepLoad load;
     at::Tensor first_cells;  // [B] ids of the first micro-batch, for the message when it fails
   };
 
@@ -148,7 +159,7 @@ class Trainer {
     const double waited = feeder.waited_seconds();
     const DeviceBatch batch = feeder.next();
     const double data_wait = feeder.waited_seconds() - waited;
-    return {train_step_.launch(batch), start, data_wait, batch.micro_batches.front().cell_ids};
+    return {train_step_.launch(batch), start, data_wait, load_of(batch), batch.micro_batches.front().cell_ids};
   }
 
   // Waits for the step and writes what it did. Its time is that since the step before was finished: steps overlap.
@@ -158,15 +169,17 @@ class Trainer {
     report.seconds.data_wait = flight.data_wait_seconds;
     report.seconds.total = end - std::max(flight.start_seconds, last_end_seconds_);
     last_end_seconds_ = end;
-    metrics_.append(step_line(report, run_.encoder->parameters().layer_names()));
+    const MeterReading reading = meters_.add(flight.load, report.seconds.total, report.seconds.data_wait);
+    metrics_.append(step_line(report, run_.encoder->parameters().layer_names(), reading));
     if (!report.is_finite) throw_not_finite(report, flight);
     state_.step = report.step;
     state_.epoch = report.epoch;
     state_.cells += report.cells;
     state_.tokens += report.tokens;
     state_.training_seconds += report.seconds.total;
-    bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s", report.loss, report.grad_norm,
-                                        static_cast<double>(report.cells) / report.seconds.total));
+    bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
+                                        reading.cells_per_second,
+                                        reading.mfu ? fmt::format("  {:.0f} % MFU", 100 * *reading.mfu) : ""));
   }
 
   [[noreturn]] void throw_not_finite(const StepReport& report, const Flight& flight) const {
@@ -220,6 +233,7 @@ class Trainer {
   std::string config_yaml_;
   LineAppender metrics_;
   TrainStep train_step_;
+  Meters meters_;
   std::unique_ptr<data::HeldoutLoader> heldout_loader_;
   std::unique_ptr<eval::HeldoutEvaluator> evaluator_;
   int64_t last_saved_step_;
@@ -292,9 +306,7 @@ Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>&
   return start;
 }
 
-}  // namespace
-
-TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
   refuse_several_processes();
   const bool in_place = resume && continues_in_place(config, *resume);
   if (!in_place) RunDirectory::require_free(config.run.dir);
@@ -311,7 +323,21 @@ TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& r
   return result;
 }
 
-CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+// The plan for the micro-batch of the step that needs most, and what it took.
+CheckReport::Measured measured_step(const TrainConfig& config, const PreparedRun& run, const GlobalBatch& batch) {
+  const PackedMicroBatch& largest = *std::ranges::max_element(batch.micro_batches, {}, &PackedMicroBatch::num_tokens);
+  MemoryProblem problem = memory_problem_of(config, run);
+  problem.tokens = largest.num_tokens();
+  problem.masked_tokens = largest.num_masked();
+  problem.cells = largest.num_cells();
+  const DeviceMemory memory = device_memory(run.device);
+  return {.tokens = problem.tokens,
+          .predicted_bytes = plan_memory(problem).total_bytes(),
+          .peak_bytes = memory.peak_bytes,
+          .total_bytes = memory.total_bytes};
+}
+
+CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
   refuse_several_processes();
   if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
     RunDirectory::require_free(config.run.dir);
@@ -321,14 +347,32 @@ CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& r
   const GlobalBatch batch = loader.next();
   const double begin_seconds = now_seconds();
   const StepReport report = TrainStep(*start.run.encoder, *start.run.optimizer, config)(batch);
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return {.parameters = start.run.encoder->parameters().num_elements(),
+  const double seconds = now_seconds() - begin_seconds;
+  const MemoryProblem largest = memory_problem_of(config, start.run);
+  CheckReport result{.parameters = start.run.encoder->parameters().num_elements(),
           .training_cells = start.run.corpus->num_training_cells(),
           .heldout_cells = start.run.corpus->num_heldout_cells(),
-          .seconds_per_step = now_seconds() - begin_seconds,
+          .seconds_per_step = seconds,
           .loss = report.loss,
-          .peak_memory_bytes = usage.ru_maxrss * int64_t{1024}};
+          .peak_memory_bytes = peak_resident_bytes(),
+          .plan = plan_memory(largest),
+          .plan_tokens = largest.tokens};
+  if (!start.run.device.is_cpu()) result.measured = measured_step(config, start.run, batch);
+  return result;
+}
+
+}  // namespace
+
+TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  TrainResult result;
+  with_memory_advice(config, [&] { result = run_training(config, resume); });
+  return result;
+}
+
+CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  CheckReport result;
+  with_memory_advice(config, [&] { result = run_check(config, resume); });
+  return result;
 }
 
 }  // namespace scrna::train

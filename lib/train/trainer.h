@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "lib/eval/heldout_loss.h"
+#include "lib/train/memory_plan.h"
+#include "lib/train/meters.h"
 #include "lib/train/resume.h"
 #include "lib/train/train_config.h"
 
@@ -19,6 +21,7 @@ struct TrainResult {
   int64_t cells = 0;
   int64_t tokens = 0;
   double seconds = 0;                // of training, without preparation and evaluation
+  MeterReading meters;               // of this process's training steps
   int stop_signal = 0;               // not 0: a signal ended the run early, after its checkpoint
   std::optional<eval::HeldoutLoss> first_heldout;  // of this process
   std::optional<eval::HeldoutLoss> last_heldout;
@@ -35,6 +38,17 @@ struct CheckReport {
   double seconds_per_step = 0;  // measured on the first step
   double loss = 0;
   int64_t peak_memory_bytes = 0;  // resident memory of the process
+  // Of the largest forward pass that the configuration allows, on a GPU: this one, or any when the check ran on the CPU.
+  MemoryPlan plan;
+  int64_t plan_tokens = 0;  // of that forward pass
+  /// Prediction and measurement of the step that was done, on a GPU only.
+  struct Measured {
+    int64_t tokens = 0;  // of its largest micro-batch
+    int64_t predicted_bytes = 0;
+    int64_t peak_bytes = 0;  // that tensors held
+    int64_t total_bytes = 0;  // of the device
+  };
+  std::optional<Measured> measured;
 };
 
 /// Does everything up to and including one optimizer step, in memory; writes nothing. Throws what train() would.

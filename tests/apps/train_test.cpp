@@ -59,7 +59,7 @@ class Train : public testing::Test {
 TEST_F(Train, MakesARunDirectoryAndSaysWhatCameOfIt) {
   const auto result = run();
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  for (const char* part : {"4 steps", "held-out loss", "gene frequency", "metrics.jsonl", "step-00000004"}) {
+  for (const char* part : {"4 steps", "cells/s", "TFLOP/s of the model", "waiting for data", "held-out loss", "gene frequency", "metrics.jsonl", "step-00000004"}) {
     EXPECT_TRUE(contains(result.out, part)) << part << " is not in " << result.out;
   }
   std::vector<std::string> names;
@@ -71,7 +71,9 @@ TEST_F(Train, MakesARunDirectoryAndSaysWhatCameOfIt) {
     const auto json = nlohmann::json::parse(line);
     const std::vector<const char*> keys =
         json.contains("loss") ? std::vector<const char*>{"step", "loss", "learning_rate", "grad_norm", "grad_norm_per_layer",
-                                                         "max_score_per_layer", "tokens", "cells", "seconds"}
+                                                         "max_score_per_layer", "tokens", "cells", "seconds",
+                                                         "model_tflops_per_second", "mfu", "data_wait_share",
+                                                         "padding_share", "peak_device_memory_bytes"}
                               : std::vector<const char*>{"step", "heldout_loss", "heldout_uniform_loss",
                                                          "heldout_gene_frequency_loss"};
     for (const char* key : keys) EXPECT_TRUE(json.contains(key)) << key << " is missing in " << line;
@@ -93,6 +95,8 @@ TEST_F(Train, CheckingAndPrintingWriteNothing) {
   const auto check = run({}, {"--check"});
   EXPECT_EQ(check.exit_code, 0) << check.err;
   EXPECT_TRUE(contains(check.out, "check passed"));
+  for (const char* part : {"on a GPU, a forward pass of ", "weights", "activations", "together", "most at: "})
+    EXPECT_TRUE(contains(check.out, part)) << check.out;
   const auto print = run({"train.steps=9"}, {"--print-config"});
   EXPECT_EQ(print.exit_code, 0);
   EXPECT_TRUE(contains(print.out, "  steps: 9  # "));

@@ -28,8 +28,18 @@ StepReport example() {
           .seconds = {.data_wait = 0.125, .forward = 0.25, .backward = 0.5, .optimizer = 0.0625, .total = 2}};
 }
 
+MeterReading reading() {
+  return {.cells_per_second = 2,
+          .tokens_per_second = 50,
+          .flop_per_second = 3e12,
+          .mfu = 0.5,
+          .data_wait_share = 0.0625,
+          .padding_share = 0.25,
+          .peak_device_memory_bytes = 1234};
+}
+
 TEST(Metrics, AStepLineHoldsWhatTheReportSays) {
-  const std::string line = step_line(example(), {"embedding", "layer_00"});
+  const std::string line = step_line(example(), {"embedding", "layer_00"}, reading());
   EXPECT_EQ(line.find('\n'), std::string::npos);
   const Json json = Json::parse(line);
   EXPECT_EQ(json["step"], 7);
@@ -50,6 +60,20 @@ TEST(Metrics, AStepLineHoldsWhatTheReportSays) {
   EXPECT_EQ(json["seconds_optimizer"], 0.0625);
   EXPECT_EQ(json["cells_per_second"], 2.0);
   EXPECT_EQ(json["tokens_per_second"], 50.0);
+  EXPECT_EQ(json["model_tflops_per_second"], 3.0);
+  EXPECT_EQ(json["mfu"], 0.5);
+  EXPECT_EQ(json["data_wait_share"], 0.0625);
+  EXPECT_EQ(json["padding_share"], 0.25);
+  EXPECT_EQ(json["peak_device_memory_bytes"], 1234);
+}
+
+TEST(Metrics, WhatTheCpuDoesNotMeasureIsNull) {
+  MeterReading unmeasured = reading();
+  unmeasured.mfu.reset();
+  unmeasured.peak_device_memory_bytes.reset();
+  const Json json = Json::parse(step_line(example(), {"embedding", "layer_00"}, unmeasured));
+  EXPECT_TRUE(json.at("mfu").is_null());
+  EXPECT_TRUE(json.at("peak_device_memory_bytes").is_null());
 }
 
 TEST(Metrics, NumbersThatAreNotFiniteAreNull) {
@@ -57,7 +81,7 @@ TEST(Metrics, NumbersThatAreNotFiniteAreNull) {
   report.loss = std::numeric_limits<double>::quiet_NaN();
   report.grad_norm = std::numeric_limits<double>::infinity();
   report.max_score_per_layer = {std::numeric_limits<double>::infinity()};
-  const Json json = Json::parse(step_line(report, {"embedding", "layer_00"}));
+  const Json json = Json::parse(step_line(report, {"embedding", "layer_00"}, reading()));
   EXPECT_TRUE(json["loss"].is_null());
   EXPECT_TRUE(json["grad_norm"].is_null());
   EXPECT_TRUE(json["max_score_per_layer"]["layer_00"].is_null());

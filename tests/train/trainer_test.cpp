@@ -72,7 +72,8 @@ class TrainerTest : public testing::Test {
     for (Json line : lines_of(run / "metrics.jsonl")) {
       if (!with_heldout && line.contains("heldout_loss")) continue;
       for (const char* key : {"seconds", "seconds_data_wait", "seconds_forward", "seconds_backward",
-                              "seconds_optimizer", "cells_per_second", "tokens_per_second", "heldout_seconds"}) {
+                              "seconds_optimizer", "cells_per_second", "tokens_per_second", "model_tflops_per_second",
+                              "data_wait_share", "heldout_seconds"}) {
         line.erase(key);
       }
       text += line.dump() + "\n";
@@ -252,6 +253,34 @@ TEST_F(TrainerTest, CheckingWritesNothing) {
   EXPECT_EQ(report.training_cells + report.heldout_cells, 120);
   EXPECT_GT(report.parameters, 0);
   EXPECT_GT(report.peak_memory_bytes, 0);
+  EXPECT_EQ(report.plan_tokens, 128);
+  EXPECT_GT(report.plan.part(MemoryPart::kActivations), 0);
+  // The check ran on the CPU: the plan is for a GPU in bf16, so there is a copy of the weights and nothing to compare.
+  EXPECT_EQ(2 * report.plan.part(MemoryPart::kComputeCopy), report.plan.part(MemoryPart::kWeights));
+  EXPECT_FALSE(report.measured.has_value());
+}
+
+TEST_F(TrainerTest, EveryStepAndTheRunSayHowWellTheMachineWasUsed) {
+  const TrainConfig config = small("run");
+  const TrainResult result = train(config, std::nullopt);
+  double seconds = 0, flop = 0, wait = 0;
+  for (const Json& line : lines_of(fs::path(config.run.dir) / "metrics.jsonl")) {
+    if (!line.contains("loss")) continue;
+    const double step_seconds = line["seconds"];
+    EXPECT_NEAR(line["cells_per_second"].get<double>() * step_seconds, 20, 1e-9);
+    EXPECT_EQ(line["padding_share"], 0.0);
+    EXPECT_TRUE(line["mfu"].is_null());
+    EXPECT_TRUE(line["peak_device_memory_bytes"].is_null());
+    seconds += step_seconds;
+    flop += line["model_tflops_per_second"].get<double>() * 1e12 * step_seconds;
+    wait += line["data_wait_share"].get<double>() * step_seconds;
+  }
+  // 3 x 2 x P x tokens is part of it, and every token is counted: P = 2 (4 x 16^2 + 2 x 16 x 32).
+  EXPECT_GT(flop, 6.0 * 4096 * static_cast<double>(result.tokens));
+  EXPECT_NEAR(result.meters.flop_per_second * seconds, flop, 1e-9 * flop);
+  EXPECT_NEAR(result.meters.cells_per_second * seconds, 240, 1e-6);
+  EXPECT_NEAR(result.meters.tokens_per_second * seconds, static_cast<double>(result.tokens), 1e-6);
+  EXPECT_NEAR(result.meters.data_wait_share * seconds, wait, 1e-9);
 }
 
 TEST_F(TrainerTest, SettingsThatWouldBreakTheRunAreRefusedOnResume) {

@@ -1,0 +1,26 @@
+// What `bench train` prints and writes.
+#pragma once
+
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "lib/bench/machine.h"
+#include "lib/bench/train_bench.h"
+
+namespace scrna::app {
+
+struct TrainBenchReport {
+  train::TrainConfig config;
+  bench::TrainBenchOptions options;
+  bench::Machine machine;
+  bench::TrainBenchResult result;
+
+  [[nodiscard]] bool on_gpu() const { return options.device == bench::Device::kCuda; }
+};
+
+std::string train_bench_text(const TrainBenchReport& report);
+/// Keys: apps/scrna_train/README.md.
+nlohmann::ordered_json train_bench_json(const TrainBenchReport& report);
+
+}  // namespace scrna::app
