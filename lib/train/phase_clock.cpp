@@ -17,7 +17,7 @@ void PhaseClock::mark(Phase phase) {
     mark.host_seconds = now_seconds();
     return;
   }
-  mark.event.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with times
+  mark.event.emplace(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with times
   mark.event->record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
 }
 
