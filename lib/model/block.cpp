@@ -72,9 +72,12 @@ at::Tensor Block::attention_branch(const at::Tensor& y, const TokenTensors& inpu
   return ops::linear(attended.view({num_tokens, config.width}), attention_output);
 }
 
-at::Tensor Block::feed_forward_branch(const at::Tensor& y) const {
-  const at::Tensor inner = ops::bias_gelu(linear_without_bias(y, feed_forward_in), feed_forward_in.bias);
-  return ops::linear(inner, feed_forward_out);
+at::Tensor Block::feed_forward_branch(const at::Tensor& y, Recompute recompute) const {
+  const auto inner = [this](const at::Tensor& x) {
+    return ops::bias_gelu(linear_without_bias(x, feed_forward_in), feed_forward_in.bias);
+  };
+  return recompute == Recompute::kFeedForward ? ops::linear_of_recomputed(inner, y, feed_forward_out)
+                                              : ops::linear(inner(y), feed_forward_out);
 }
 
 Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, const ModelConfig& config,
@@ -84,12 +87,7 @@ Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, co
                        attention_branch(before_attention.y, input, index, config, context),
                        dropout_at(index, kAttentionSite, input, config, context)};
   const ops::ResidualNorm before_feed_forward = add_and_normalise(between, feed_forward_norm, compute_type());
-  const at::Tensor branch =
-      context.recompute == Recompute::kFeedForward
-          ? ops::recomputed([this](const at::Tensor& y,
-                                   const at::Tensor&) { return variable_list{feed_forward_branch(y)}; },
-                            before_feed_forward.y)[0]
-          : feed_forward_branch(before_feed_forward.y);
+  const at::Tensor branch = feed_forward_branch(before_feed_forward.y, context.recompute);
   return {before_feed_forward.h, branch, dropout_at(index, kFeedForwardSite, input, config, context)};
 }
 

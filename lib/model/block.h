@@ -51,7 +51,7 @@ struct Block {
                                  const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] at::Tensor attention_branch(const at::Tensor& y, const TokenTensors& input, int64_t index,
                                             const ModelConfig& config, ForwardContext& context) const;
-  [[nodiscard]] at::Tensor feed_forward_branch(const at::Tensor& y) const;
+  [[nodiscard]] at::Tensor feed_forward_branch(const at::Tensor& y, Recompute recompute) const;
 };
 
 /// The stream with its branch added, and its LayerNorm.

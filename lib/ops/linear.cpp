@@ -2,9 +2,11 @@
 
 #include <optional>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "lib/core/error.h"
@@ -18,6 +20,7 @@ using torch::autograd::variable_list;
 
 struct Call : torch::CustomClassHolder {
   LinearWeights weights;
+  std::function<at::Tensor(const at::Tensor&)> segment;  // of linear_of_recomputed
 
   [[nodiscard]] const at::Tensor& weight() const {
     return weights.compute_weight.defined() ? weights.compute_weight : weights.weight;
@@ -68,32 +71,71 @@ at::Tensor add_gradient(const at::Tensor& parameter, Add add) {
   return sum;
 }
 
+at::Tensor product(const Call& call, const at::Tensor& x) {
+  const at::Tensor weight_IO = call.weight().t();
+  return call.weights.bias.defined() ? at::addmm(call.bias(), x, weight_IO) : at::mm(x, weight_IO);
+}
+
+/// {undefined, d_weight, d_bias} for autograd; what has a .grad was added there.
+variable_list parameter_gradients(const Call& call, const at::Tensor& x, const at::Tensor& d_y) {
+  variable_list gradients(3);
+  const auto& [weight, bias, compute_weight, compute_bias] = call.weights;
+  if (weight.requires_grad())
+    gradients[1] = add_gradient(weight, [&](const at::Tensor& sum) { add_product(sum, d_y.t(), x); });
+  if (bias.defined() && bias.requires_grad())
+    gradients[2] = add_gradient(bias, [&](const at::Tensor& sum) { add_column_sums(sum, d_y); });
+  return gradients;
+}
+
+// Weight and bias are arguments of both functions because autograd only sees tensors that are.
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
-  // Weight and bias are arguments because autograd only sees tensors that are.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*weight*/,
-                            const std::optional<at::Tensor>& bias, const c10::intrusive_ptr<Call>& call) {
+                            const std::optional<at::Tensor>& /*bias*/, const c10::intrusive_ptr<Call>& call) {
     context->save_for_backward({x});
     context->saved_data["call"] = c10::IValue::make_capsule(call);
-    const at::Tensor weight_IO = call->weight().t();
-    return bias ? at::addmm(call->bias(), x, weight_IO) : at::mm(x, weight_IO);
+    return product(*call, x);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& d_outputs) {
     const auto capsule = context->saved_data["call"].toCapsule();
     const Call& call = *static_cast<const Call*>(capsule.get());
-    const at::Tensor x = context->get_saved_variables()[0];
     const at::Tensor d_y = d_outputs[0].contiguous();
-    variable_list gradients(4);
-    const auto& [weight, bias, compute_weight, compute_bias] = call.weights;
-    if (weight.requires_grad())
-      gradients[1] = add_gradient(weight, [&](const at::Tensor& sum) { add_product(sum, d_y.t(), x); });
-    if (bias.defined() && bias.requires_grad())
-      gradients[2] = add_gradient(bias, [&](const at::Tensor& sum) { add_column_sums(sum, d_y); });
+    variable_list gradients = parameter_gradients(call, context->get_saved_variables()[0], d_y);
     if (context->needs_input_grad(0)) gradients[0] = at::mm(d_y, call.weight());
+    gradients.emplace_back();  // of the call
     return gradients;
   }
 };
+
+class LinearOfRecomputedFunction : public torch::autograd::Function<LinearOfRecomputedFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*weight*/,
+                            const std::optional<at::Tensor>& /*bias*/, const c10::intrusive_ptr<Call>& call) {
+    context->save_for_backward({x});
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    return product(*call, call->segment(x));
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& d_outputs) {
+    const auto capsule = context->saved_data["call"].toCapsule();
+    const Call& call = *static_cast<const Call*>(capsule.get());
+    const at::Tensor d_y = d_outputs[0].contiguous();
+    const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_();
+    at::Tensor inner;
+    {
+      const at::AutoGradMode recorded(true);
+      inner = call.segment(x);
+    }
+    variable_list gradients = parameter_gradients(call, inner.detach(), d_y);
+    torch::autograd::backward({inner}, {at::mm(d_y, call.weight())});
+    gradients[0] = x.grad();
+    gradients.emplace_back();  // of the call
+    return gradients;
+  }
+};
+
+std::optional<at::Tensor> given(const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; }
 
 }  // namespace
 
@@ -101,8 +143,21 @@ at::Tensor linear(const at::Tensor& x_TI, const LinearWeights& weights) {
   check(x_TI, weights);
   auto call = c10::make_intrusive<Call>();
   call->weights = weights;
-  return LinearFunction::apply(x_TI, weights.weight,
-                               weights.bias.defined() ? std::optional(weights.bias) : std::nullopt, call);
+  return LinearFunction::apply(x_TI, weights.weight, given(weights.bias), call);
+}
+
+at::Tensor linear_of_recomputed(const std::function<at::Tensor(const at::Tensor&)>& segment,
+                                const at::Tensor& x, const LinearWeights& weights) {
+  SCRNA_CHECK(!at::GradMode::is_enabled() || x.requires_grad(),
+              "linear_of_recomputed: x requires no gradient, so the segment's backward pass would never run");
+  auto call = c10::make_intrusive<Call>();
+  call->weights = weights;
+  call->segment = [segment, weights](const at::Tensor& given_x) {
+    at::Tensor inner = segment(given_x);
+    check(inner, weights);
+    return inner;
+  };
+  return LinearOfRecomputedFunction::apply(x, weights.weight, given(weights.bias), call);
 }
 
 }  // namespace scrna::ops

@@ -5,6 +5,8 @@
 // Saved for the backward pass: x.
 #pragma once
 
+#include <functional>
+
 #include <ATen/core/Tensor.h>
 
 namespace scrna::ops {
@@ -20,5 +22,12 @@ struct LinearWeights {
 /// a contiguous tensor of the parameter's type; autograd gets those of parameters that have none. Throws
 /// InternalError when the tensors break the contract.
 at::Tensor linear(const at::Tensor& x_TI, const LinearWeights& weights);
+
+/// linear(segment(x), weights), but x is kept for the backward pass and segment(x) computed again there, to
+/// the same bits; the product with the weights is not. `segment` is a pure function of x and of what it
+/// captured by value; x must require a gradient when gradients are recorded (InternalError: see
+/// recomputed()).
+at::Tensor linear_of_recomputed(const std::function<at::Tensor(const at::Tensor&)>& segment,
+                                const at::Tensor& x, const LinearWeights& weights);
 
 }  // namespace scrna::ops

@@ -17,19 +17,19 @@ void PhaseClock::mark(Phase phase) {
     mark.host_seconds = now_seconds();
     return;
   }
-  mark.event.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with times
-  mark.event.back().record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+  mark.event.emplace(device_.type(), c10::EventFlag::BACKEND_DEFAULT);  // with times
+  mark.event->record(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
 }
 
 void PhaseClock::wait() const {
-  for (const c10::Event& event : marks_.back().event) event.synchronize();
+  if (marks_.back().event) marks_.back().event->synchronize();
 }
 
 void PhaseClock::add_to(PhaseSeconds& seconds) const {
   for (std::size_t i = 1; i < marks_.size(); ++i) {
     const Mark &begin = marks_[i - 1], &end = marks_[i];
     seconds.*end.phase += device_.is_cpu() ? end.host_seconds - begin.host_seconds
-                                           : 1e-3 * begin.event.front().elapsedTime(end.event.front());
+                                           : 1e-3 * begin.event->elapsedTime(*end.event);
   }
 }
 

@@ -3,6 +3,7 @@
 // finished anyway.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include <c10/core/Device.h>
@@ -34,8 +35,8 @@ class PhaseClock {
  private:
   struct Mark {
     Phase phase = nullptr;
-    double host_seconds = 0;        // on the CPU
-    std::vector<c10::Event> event;  // one, on a GPU
+    double host_seconds = 0;          // on the CPU
+    std::optional<c10::Event> event;  // on a GPU
   };
   void mark(Phase phase);
 

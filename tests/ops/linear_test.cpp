@@ -148,6 +148,38 @@ TEST_F(LinearOp, IsBitwiseEqualFromRunToRun) {
   EXPECT_TRUE(again.d_bias.equal(first.d_bias));
 }
 
+TEST_F(LinearOp, OfARecomputedInputHasTheSameBits) {
+  const Case first(65, 64, 136), second(65, 136, 64);
+  const auto weights = [&](const Case& c) {
+    LinearWeights result;
+    result.weight = c.weight.to(device(), at::kFloat).clone().requires_grad_();
+    result.bias = c.bias.to(device(), at::kFloat).clone().requires_grad_();
+    result.compute_weight = result.weight.detach().to(at::kBFloat16);
+    result.compute_bias = result.bias.detach().to(at::kBFloat16);
+    result.weight.mutable_grad() = at::zeros_like(result.weight);
+    return result;
+  };
+  std::vector<std::vector<at::Tensor>> results;
+  int runs = 0;
+  for (const bool recompute : {false, true}) {
+    const LinearWeights inner = weights(first), outer = weights(second);
+    const at::Tensor x = first.x.to(device(), at::kBFloat16).clone().requires_grad_();
+    const auto segment = [&](const at::Tensor& in) {
+      ++runs;
+      return linear(in, inner).tanh();
+    };
+    const at::Tensor y = recompute ? linear_of_recomputed(segment, x, outer) : linear(segment(x), outer);
+    y.backward(second.d_y.to(device(), at::kBFloat16));
+    results.push_back(
+        {y, x.grad(), inner.weight.grad(), inner.bias.grad(), outer.weight.grad(), outer.bias.grad()});
+  }
+  EXPECT_EQ(runs, 3);
+  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(results[0][i].equal(results[1][i])) << i;
+  const at::Tensor no_leaf = first.x.to(device(), at::kBFloat16);
+  EXPECT_THROW(linear_of_recomputed([](const at::Tensor& in) { return in; }, no_leaf, weights(first)),
+               InternalError);
+}
+
 TEST_F(LinearOp, WrongShapesAndTypesAreRefused) {
   const at::TensorOptions here(device());
   const at::Tensor x = at::ones({4, 8}, here), weight = at::ones({16, 8}, here), bias = at::ones({16}, here);
