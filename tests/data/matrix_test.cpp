@@ -171,6 +171,52 @@ TEST(Matrix, UnsortedRepeatedAndZeroEntriesAreCleaned) {
             expected);
 }
 
+TEST(Matrix, RepeatedEntriesAreCounted) {
+  const auto repeated_in = [](const auto& write) {
+    const test::TempDir folder;
+    write_small_file(folder / "f.h5ad", write);
+    return AnnDataFile(folder / "f.h5ad").open_matrix("X")->read(0, 4).num_repeated;
+  };
+  EXPECT_EQ(repeated_in([](H5Builder&) {}), 0);
+  // cell 0: gene 1 three times (7 - 7 + 1); cell 3: gene 2 twice; entries out of order are no repeats
+  EXPECT_EQ(repeated_in([](H5Builder& h5) {
+              h5.sparse<float, int32_t>("X", "csr_matrix", 4, 3, {2, 7, -7, 1, 3, 4, 5, 3, 3},
+                                        {2, 1, 1, 1, 1, 2, 0, 1, 2}, {0, 4, 4, 5, 9});
+            }),
+            3);
+  EXPECT_EQ(repeated_in([](H5Builder& h5) {
+              h5.sparse<float, int32_t>("X", "csc_matrix", 4, 3, {4, 1, 5, 1, 2, 6, 0, 2},
+                                        {3, 0, 3, 2, 2, 3, 1, 0}, {0, 2, 5, 8});
+            }),
+            1);
+}
+
+TEST(Matrix, ASparseMatrixThatNamesNoLayoutIsKnownByItsIndptr) {
+  EXPECT_EQ(small_matrix_after([](H5Builder& h5) { h5.remove_attribute("X", "encoding-type"); }),
+            test::small_matrix());
+  EXPECT_EQ(small_matrix_after([](H5Builder& h5) {
+              h5.sparse<float, int32_t>("X", "csc_matrix", 4, 3, {1, 4, 3, 5, 2, 6}, {0, 3, 2, 3, 0, 3},
+                                        {0, 2, 4, 6});
+              h5.remove_attribute("X", "encoding-type");
+            }),
+            test::small_matrix());
+}
+
+TEST(Matrix, AShapeMayBeStoredAsRDoes) {
+  EXPECT_EQ(small_matrix_after([](H5Builder& h5) {
+              h5.remove_attribute("X", "shape");
+              const hsize_t size = 2;
+              const hid_t space = test::must(H5Screate_simple(1, &size, nullptr));
+              const hid_t shape = test::must(H5Acreate_by_name(h5.file(), "X", "shape", H5T_NATIVE_DOUBLE, space,
+                                                               H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+              const std::vector<double> sizes{4, 3};
+              test::must(H5Awrite(shape, H5T_NATIVE_DOUBLE, sizes.data()));
+              H5Aclose(shape);
+              H5Sclose(space);
+            }),
+            test::small_matrix());
+}
+
 TEST(Matrix, AnEmptySparseMatrixHasCellsWithoutGenes) {
   for (const char* encoding : {"csr_matrix", "csc_matrix"}) {
     EXPECT_EQ(small_matrix_after([&](H5Builder& h5) {
@@ -281,7 +327,11 @@ TEST(MatrixDamage, PartsThatAreMissingOrOfTheWrongKindAreNamed) {
                     }),
                     "X/" + part + ": expected a data set, found a group");
   }
-  EXPECT_CONTAINS(problem_after([](H5Builder& h5) { h5.remove_attribute("X", "encoding-type"); }),
+  EXPECT_CONTAINS(problem_after([](H5Builder& h5) {  // as many cells as genes: its indptr does not tell
+                    h5.texts("var/_index", {"G0", "G1", "G2", "G3"});
+                    h5.attribute("X", "shape", std::vector<int64_t>{4, 4});
+                    h5.remove_attribute("X", "encoding-type");
+                  }),
                   "its encoding is missing");
   EXPECT_CONTAINS(
       problem_after([](H5Builder& h5) { h5.attribute("X", "encoding-type", std::string("coo_matrix")); }),
