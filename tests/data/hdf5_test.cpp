@@ -65,7 +65,8 @@ TEST(Hdf5File, AFileThatItsWriterHasNotClosedIsNamedAsSuch) {
   const std::filesystem::path path = folder / "f.h5ad";
   const hid_t access = test::must(H5Pcreate(H5P_FILE_ACCESS));
   H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
-  const hid_t file = test::must(H5Fcreate(path.c_str(), H5F_ACC_TRUNC | H5F_ACC_SWMR_WRITE, H5P_DEFAULT, access));
+  const hid_t file =
+      test::must(H5Fcreate(path.c_str(), H5F_ACC_TRUNC | H5F_ACC_SWMR_WRITE, H5P_DEFAULT, access));
   H5Fflush(file, H5F_SCOPE_GLOBAL);
   const std::string bytes = read_file(path);
   H5Fclose(file);
@@ -80,8 +81,7 @@ TEST(Hdf5File, AUserBlockBeforeTheDataIsPassedOver) {
   write_small_file(folder / "plain.h5ad");
   const hid_t creation = test::must(H5Pcreate(H5P_FILE_CREATE));
   test::must(H5Pset_userblock(creation, 2048));
-  const hid_t made =
-      test::must(H5Fcreate((folder / "f.h5ad").c_str(), H5F_ACC_TRUNC, creation, H5P_DEFAULT));
+  const hid_t made = test::must(H5Fcreate((folder / "f.h5ad").c_str(), H5F_ACC_TRUNC, creation, H5P_DEFAULT));
   const hid_t plain = test::must(H5Fopen((folder / "plain.h5ad").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
   for (const char* name : {"obs", "var", "X"})
     test::must(H5Ocopy(plain, name, made, name, H5P_DEFAULT, H5P_DEFAULT));
@@ -89,7 +89,8 @@ TEST(Hdf5File, AUserBlockBeforeTheDataIsPassedOver) {
   H5Fclose(made);
   H5Pclose(creation);
   ASSERT_EQ(read_file(folder / "f.h5ad").substr(2048, 4), "\x89HDF");
-  EXPECT_EQ(AnnDataFile(folder / "f.h5ad").open_matrix("X")->read(3, 1).values, (std::vector<float>{4, 5, 6}));
+  EXPECT_EQ(AnnDataFile(folder / "f.h5ad").open_matrix("X")->read(3, 1).values,
+            (std::vector<float>{4, 5, 6}));
 }
 
 TEST(Hdf5File, APipeIsRefusedInsteadOfWaitedFor) {
@@ -196,7 +197,9 @@ TEST(Hdf5Storage, AFilterThatIsMissingIsNamedWithThePackageThatBringsIt) {
   };
   const std::string zstd = problem_with_filter(32015);
   EXPECT_CONTAINS(zstd, "X/data: is compressed with zstd (filter 32015)");
-  EXPECT_CONTAINS(zstd, "(the Python package hdf5plugin, whose folder hdf5plugin.PLUGIN_PATH goes into HDF5_PLUGIN_PATH)");
+  EXPECT_CONTAINS(
+      zstd,
+      "(the Python package hdf5plugin, whose folder hdf5plugin.PLUGIN_PATH goes into HDF5_PLUGIN_PATH)");
   EXPECT_CONTAINS(zstd, "write_h5ad(new_path, compression='gzip')");
   const std::string blosc = problem_with_filter(32001);
   EXPECT_CONTAINS(blosc, "is compressed with blosc (filter 32001)");

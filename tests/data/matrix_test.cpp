@@ -207,8 +207,8 @@ TEST(Matrix, AShapeMayBeStoredAsRDoes) {
               h5.remove_attribute("X", "shape");
               const hsize_t size = 2;
               const hid_t space = test::must(H5Screate_simple(1, &size, nullptr));
-              const hid_t shape = test::must(H5Acreate_by_name(h5.file(), "X", "shape", H5T_NATIVE_DOUBLE, space,
-                                                               H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+              const hid_t shape = test::must(H5Acreate_by_name(h5.file(), "X", "shape", H5T_NATIVE_DOUBLE,
+                                                               space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
               const std::vector<double> sizes{4, 3};
               test::must(H5Awrite(shape, H5T_NATIVE_DOUBLE, sizes.data()));
               H5Aclose(shape);

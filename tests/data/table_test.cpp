@@ -200,8 +200,7 @@ TEST(Table, ATableWithoutIndexOrNoTableAtAllIsNamed) {
     write_small_file(folder / "f.h5ad", damage);
     return test::message_of<DataError>([&] { return AnnDataFile(folder / "f.h5ad"); });
   };
-  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs"); }),
-                  "it lacks the table 'obs'");
+  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs"); }), "it lacks the table 'obs'");
   EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("var"); }), "it lacks the table 'var'");
   EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs/_index"); }), "obs: has no index column");
   EXPECT_CONTAINS(problem([](H5Builder& h5) {
@@ -304,8 +303,8 @@ TEST(Table, ASingleCategoryOfRecordsMayBeAScalar) {
     const hid_t scalar = test::must(H5Screate(H5S_SCALAR));
     H5Tset_size(text, 6);
     h5.group("uns");
-    const hid_t category =
-        test::must(H5Dcreate2(h5.file(), "uns/sex_categories", text, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    const hid_t category = test::must(
+        H5Dcreate2(h5.file(), "uns/sex_categories", text, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     test::must(H5Dwrite(category, text, H5S_ALL, H5S_ALL, H5P_DEFAULT, "female"));
     for (const hid_t each : {dataset, category}) H5Dclose(each);
     for (const hid_t each : {type, text}) H5Tclose(each);
