@@ -46,11 +46,12 @@ class Parser {
 
  private:
   [[noreturn]] void fail_at(std::size_t byte, const std::string& what) const {
-    const std::string_view rest = text_.substr(std::min(byte, text_.size()));
-    throw ConfigError(
-        "{}: at character {}, {}: {}", name_, position_of(byte),
-        rest.empty() ? "the end" : fmt::format("before <{}>", rest.substr(0, whole_characters(rest, 24))),
-        what);
+    std::string rest(text_.substr(std::min(byte, text_.size())));
+    rest.resize(whole_characters(rest, 24));
+    std::replace_if(
+        rest.begin(), rest.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+    throw ConfigError("{}: at character {}, {}: {}", name_, position_of(byte),
+                      rest.empty() ? "the end" : fmt::format("before <{}>", rest), what);
   }
   [[noreturn]] void fail(const std::string& what) const { fail_at(token_.begin, what); }
 

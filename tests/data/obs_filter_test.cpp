@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
+#include "lib/core/random.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/h5_builder.h"
 #include "tests/support/temp_dir.h"
@@ -150,6 +151,27 @@ TEST(ObsFilter, SyntaxErrorsPointAtTheirPlace) {
   EXPECT_CONTAINS(syntax_problem("0 < a < 5"), "expected 'and', 'or' or the end");
   EXPECT_CONTAINS(syntax_problem(std::string(50000, '(') + "a"), "nested more than 100 deep");
   EXPECT_CONTAINS(syntax_problem("a ~ 1"), "before <~ 1>: expected ==, !=, <");
+}
+
+// Whatever stands there, it is an expression or an error of the user with a place, and never anything else.
+TEST(ObsFilter, AnySequenceOfPiecesIsReadOrRefused) {
+  const Texts pieces = {"a",  "`b c`", "'t'",  "\"u\"", "1",  "-2.5e3", "true", "and", "or", "not", "in",
+                        "(",  ")",     "[",    "]",     ",",  "==",     "!=",   "<",   ">=", "=",   "'",
+                        "\\", "\n",    "\xff", "ü",     "&&", "1e999",  "+",    "-",   " "};
+  int num_read = 0;
+  for (uint64_t run = 0; run < 20000; ++run) {
+    const RandomStream stream(1, RandomPurpose::kInit, run, 0);
+    std::string text;
+    const uint64_t num_pieces = 1 + stream.below(12, 0);
+    for (uint64_t i = 0; i < num_pieces; ++i) text += pieces[stream.below(pieces.size(), i + 1)] + " ";
+    const std::string problem = test::message_of<ConfigError>([&] { ObsFilter::parse(text); });
+    num_read += problem == "nothing was thrown" ? 1 : 0;
+    if (problem != "nothing was thrown") {
+      EXPECT_EQ(problem.rfind("data.filter: at character ", 0), 0U) << problem;
+      EXPECT_EQ(problem.find('\n'), std::string::npos) << problem;
+    }
+  }
+  EXPECT_GT(num_read, 50);
 }
 
 TEST(ObsFilter, ColumnsThatAreMissingOrDoNotFitAreNamed) {
