@@ -1,5 +1,7 @@
 // From numbers to advice. Thresholds are rules of thumb and say so; only what training refuses is "not
 // suitable".
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "apps/scrna_train/inspect_report.h"
@@ -44,9 +46,13 @@ Suitability judge_suitability(const data::InspectReport& report) {
   const int64_t usable = report.cells - report.empty_cells;
   if (!report.is_counts) {
     is_refused = true;
-    result.notes.push_back(report.matrix +
-                           " does not hold raw counts: training refuses it unless "
-                           "data.allow_normalized=true; look for the counts in the source of the file");
+    const auto chosen =
+        std::find_if(report.matrices.begin(), report.matrices.end(),
+                     [&](const data::MatrixReport& matrix) { return matrix.name == report.matrix; });
+    const bool can_be_accepted = chosen != report.matrices.end() && data::can_be_accepted(chosen->survey);
+    result.notes.push_back(report.matrix + " does not hold raw counts: training refuses it" +
+                           (can_be_accepted ? " unless data.allow_normalized=true" : "") +
+                           "; look for the counts in the source of the file");
   }
   if (usable == 0) {
     is_refused = true;

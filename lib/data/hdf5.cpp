@@ -11,6 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/data/hdf5_detail.h"
 #include "lib/data/hdf5_lzf.h"
+#include "lib/data/hdf5_version.h"
 
 namespace scrna::data::h5 {
 namespace {
@@ -40,6 +41,20 @@ hid_t link_access() {
     return made;
   }();
   return properties;
+}
+
+// True when HDF5's reason is a version of its own structures that it does not know, as of files written for
+// the newest library only (libver="latest").
+bool speaks_of_versions(const std::string& reason) {
+  return reason.find("bad version number") != std::string::npos ||
+         reason.find("bad superblock version") != std::string::npos;
+}
+std::string newer_format(const std::string& reason) {
+  return fmt::format(
+      "is damaged, or written in a newer format than HDF5 {} of this program reads; write it again, in "
+      "Python: "
+      "anndata.read_h5ad(path).write_h5ad(new_path) ({})",
+      hdf5_version(), reason);
 }
 
 // What a file that is not HDF5 seems to be, from its name and its first bytes.
@@ -148,8 +163,10 @@ ObjectKind Group::kind_of(const std::string& path) const {
   }
   H5O_info_t info{};
   if (H5Oget_info_by_name(handle_.get(), path.c_str(), &info, link_access()) < 0) {
+    const std::string reason = hdf5_reason();
+    if (speaks_of_versions(reason)) throw DataError("{}/{}: {}", where_, path, newer_format(reason));
     throw DataError("{}/{}: is a link that leads nowhere, in a circle or to another file ({})", where_, path,
-                    hdf5_reason());
+                    reason);
   }
   return info.type == H5O_TYPE_GROUP     ? ObjectKind::kGroup
          : info.type == H5O_TYPE_DATASET ? ObjectKind::kDataset
@@ -275,6 +292,7 @@ Group open_file(const std::filesystem::path& path) {
   Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()));
   if (!file) {
     const std::string reason = hdf5_reason();
+    if (speaks_of_versions(reason)) throw DataError("{}: {}", path.string(), newer_format(reason));
     if (reason.find("already open for write") != std::string::npos ||
         reason.find("consistency flags") != std::string::npos) {
       throw DataError(

@@ -60,6 +60,16 @@ TEST(Hdf5File, WhatIsNotHdf5IsNamedForWhatItIs) {
   EXPECT_CONTAINS(problem_with(folder / "cells.RDS"), "R data: write it as .h5ad in R");
 }
 
+TEST(Hdf5File, AVersionThatThisHdf5DoesNotKnowIsSaidToBeOne) {
+  const test::TempDir folder;
+  write_small_file(folder / "f.h5ad");
+  std::string bytes = read_file(folder / "f.h5ad");
+  bytes[8] = 77;  // of the superblock
+  write_file_atomically(folder / "f.h5ad", bytes);
+  EXPECT_CONTAINS(problem_with(folder / "f.h5ad"), "is damaged, or written in a newer format than HDF5 1.");
+  EXPECT_CONTAINS(problem_with(folder / "f.h5ad"), "write_h5ad(new_path)");
+}
+
 TEST(Hdf5File, AFileThatItsWriterHasNotClosedIsNamedAsSuch) {
   const test::TempDir folder;
   const std::filesystem::path path = folder / "f.h5ad";

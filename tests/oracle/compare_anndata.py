@@ -227,7 +227,7 @@ def examine(path: Path, binary: str) -> tuple[str, str, bool]:
             data, refusal = None, type(error).__name__
         if "error" in dump:
             sentence = dump["error"].replace(str(path), path.name)
-            by = "" if data is not None else " for scanpy too" if groups else " by anndata too"
+            by = "" if data is not None or groups else " by anndata too"
             return "", "; ".join([f"refused{by}: {sentence}", *genomes]), bool(sentence)
         what = f"10x: {describe(dump)}" if groups else describe(dump)
         if data is None:

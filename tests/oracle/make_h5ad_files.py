@@ -102,8 +102,8 @@ def add_duplicates_and_zeros(arrays: dict) -> dict:
     return {"data": numpy.array(data, kind), "indices": numpy.array(indices, "int32"), "indptr": numpy.array(indptr)}
 
 
-def texts(group: h5py.Group, name: str, values, kind=None) -> h5py.Dataset:
-    return group.create_dataset(name, data=numpy.array(values, object), dtype=kind or h5py.string_dtype())
+def texts(group: h5py.Group, name: str, values) -> h5py.Dataset:
+    return group.create_dataset(name, data=numpy.array(values, object), dtype=h5py.string_dtype())
 
 
 def old_sparse(group: h5py.Group, name: str, matrix, layout: str) -> None:
@@ -136,7 +136,7 @@ def write_records(folder: Path, name: str, matrix, layout: str, text) -> None:
         genes["index"] = [f"GENE{i}".encode() for i in range(GENES)]
         genes["biotype"] = random.integers(0, 2, GENES)
         file.create_dataset("var", data=genes)
-        file.create_dataset("raw.var", data=genes[["index"]])
+        file.create_dataset("raw.var", data=numpy.array([(name,) for name in genes["index"]], [("index", text)]))
         texts(file.create_group("uns"), "cell_type_categories", ["T", "B", "NK cell"])
         texts(file["uns"], "biotype_categories", ["coding", "lncRNA"])
         file["uns"].create_dataset("sex_categories", data="female", dtype=h5py.string_dtype())
@@ -145,13 +145,13 @@ def write_records(folder: Path, name: str, matrix, layout: str, text) -> None:
 def write_07(folder: Path) -> None:
     """AnnData 0.7: tables are groups, categories are shared in __categories and referred to."""
     random = numpy.random.default_rng(4)
-    with h5py.File(folder / "old_07.h5ad", "w", libver="latest") as file:
+    with h5py.File(folder / "old_07.h5ad", "w", libver=("v110", "v110")) as file:
         file.create_dataset("X", data=counts(5).astype("float32"), chunks=(50, 61), compression="gzip", fletcher32=True)
         for name, size in [("obs", CELLS), ("var", GENES)]:
             table = file.create_group(name)
             table.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.1.0", "_index": "index"})
             table.attrs.create("column-order", ["kind", "label", "size"], dtype=h5py.string_dtype())
-            texts(table, "index", [f"{name}-{i}" for i in range(size)], h5py.string_dtype(length=8))
+            table.create_dataset("index", data=numpy.array([f"{name}-{i}" for i in range(size)], "S8"))
             codes = table.create_dataset("kind", data=random.integers(-1, 3, size).astype("int8"))
             categories = texts(table, "__categories/kind", ["a", "b", "ü"])
             categories.attrs["ordered"] = False
@@ -165,7 +165,7 @@ def write_strange_types(folder: Path) -> None:
     raw = sparse.csr_matrix(counts(6).astype("int32"))
     write(folder, "strange_types", raw, obs=obs())
     with h5py.File(folder / "strange_types.h5ad", "r+") as file:
-        for key, kind in [("indices", ">i8"), ("indptr", "uint32"), ("data", ">u2")]:
+        for key, kind in [("indices", "int64"), ("indptr", "uint32"), ("data", "uint16")]:
             values = file["X"][key][()].astype(kind)
             del file["X"][key]
             file["X"].create_dataset(key, data=values, chunks=(37,), compression="lzf", shuffle=True)
