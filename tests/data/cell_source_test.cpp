@@ -155,6 +155,18 @@ TEST(OpenSources, GenomesBeforeTheNamesOfGenesAreTakenOff) {
   EXPECT_EQ(ids_of("b.h5ad").ids, (Texts{"ENSG00000141510", "ENSG00000133703", "ENSMUSG00000059552"}));
 }
 
+TEST(OpenSources, FilesOfTwoSpeciesBuildOneVocabulary) {
+  const test::TempDir folder;
+  write_genes(folder / "human.h5ad", kEnsembl, kSymbols);
+  write_genes(folder / "mouse.h5ad", {"Trp53", "Kras", "Egfr"},
+              {"ENSMUSG00000059552.9", "ENSMUSG00000030265", "ENSMUSG00000020122"});
+  std::vector<CellSource> sources = open_sources(config_for({(folder / "*.h5ad").string()}));
+  const Vocabulary vocabulary = build_vocabulary(sources, 1);
+  EXPECT_EQ(vocabulary.genes().size(), 6U);
+  EXPECT_NE(vocabulary.find("ENSG00000141510"), Vocabulary::kUnk);
+  EXPECT_NE(vocabulary.find("ENSMUSG00000059552"), Vocabulary::kUnk);
+}
+
 TEST(OpenSources, AFilterChoosesCellsOfEveryFile) {
   const test::TempDir folder;
   const auto write = [&](const std::string& name, const Texts& tissues) {

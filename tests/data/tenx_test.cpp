@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/data/anndata.h"
+#include "lib/data/cell_source.h"
 #include "lib/data/gene_ids.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/h5_builder.h"
@@ -135,6 +136,24 @@ TEST(Tenx, AGenomeChoosesAmongFeatures) {
   EXPECT_EQ(block.values, (std::vector<float>{3, 5, 7}));
   EXPECT_CONTAINS(problem_with([](H5Builder& h5) { write_features(h5, kGenes, kOneGenome); }, "hg19"),
                   "has no genome 'hg19'; it has: GRCh38.");
+}
+
+TEST(Tenx, TheGenomeOfTheConfigurationIsTaken) {
+  const test::TempDir folder;
+  {
+    H5Builder h5(folder / "f.h5");
+    write_genome(h5, "hg19");
+    write_genome(h5, "mm10");
+    h5.texts("mm10/genes",
+             {"ENSMUSG00000000001", "ENSMUSG00000000002", "ENSMUSG00000000003", "ENSMUSG00000000004"});
+  }
+  DataConfig config;
+  config.files = {(folder / "f.h5").string()};
+  config.genome = "mm10";
+  const std::vector<CellSource> sources = open_sources(config);
+  EXPECT_EQ(sources.at(0).gene_ids.ids.at(3), "ENSMUSG00000000004");
+  EXPECT_EQ(sources.at(0).matrix->num_cells(), 3);
+  EXPECT_TRUE(sources.at(0).is_counts);
 }
 
 TEST(Tenx, WhatCannotBeTrainedOnIsRefused) {
