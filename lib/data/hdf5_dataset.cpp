@@ -51,6 +51,11 @@ void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>&
     throw DataError("{}: declares {} bytes, but the whole file has {}; the file is damaged", where, bytes,
                     file_bytes);
   }
+  if (H5Pget_layout(properties) == H5D_COMPACT &&
+      H5Dget_storage_size(dataset) < bytes) {  // HDF5 would read beyond it
+    throw DataError("{}: declares {} bytes, but {} are stored; the file is damaged", where, bytes,
+                    H5Dget_storage_size(dataset));
+  }
   if (H5Pget_layout(properties) == H5D_CONTIGUOUS && H5Dget_storage_size(dataset) > file_bytes) {
     throw DataError(
         "{}: declares {} bytes of contiguous storage, but the whole file has {}; is it truncated?", where,
@@ -109,12 +114,15 @@ Dataset::Dataset(Handle handle, Handle type, std::string where, std::vector<uint
       field_(std::move(field)),
       shape_(std::move(shape)),
       file_bytes_(file_bytes) {
+  constexpr std::size_t kLargestNumber =
+      16;  // bytes; damage can declare more, and HDF5 would read beyond its chunks
+  const bool is_possible = H5Tget_size(type_.get()) <= kLargestNumber;
   switch (H5Tget_class(type_.get())) {
     case H5T_INTEGER:
-      kind_ = NumberKind::kInteger;
+      kind_ = is_possible ? NumberKind::kInteger : NumberKind::kNone;
       break;
     case H5T_FLOAT:
-      kind_ = NumberKind::kFloat;
+      kind_ = is_possible ? NumberKind::kFloat : NumberKind::kNone;
       break;
     case H5T_ENUM:  // two names are a truth value, as h5py writes numpy.bool_; of others h5py gives the
                     // numbers

@@ -218,6 +218,48 @@ TEST(Hdf5Storage, AFilterThatIsMissingIsNamedWithThePackageThatBringsIt) {
   EXPECT_CONTAINS(problem_with_filter(31999), "is compressed with filter 31999 (unnamed)");
 }
 
+TEST(Hdf5Storage, NumbersOfMoreBytesThanAnyNumberHasAreNone) {
+  const std::string problem = problem_after([](H5Builder& h5) {
+    const hid_t type = test::must(H5Tcopy(H5T_NATIVE_INT32));
+    test::must(H5Tset_size(type, 72));
+    h5.remove("X/indices");
+    H5Dclose(h5.declare("X/indices", type, {6}));
+    H5Tclose(type);
+  });
+  EXPECT_CONTAINS(problem, "X/indices: expected integers, got a type that is not supported");
+}
+
+// HDF5 1.10 reads beyond the end of a compact data set whose shape is larger than what is stored.
+TEST(Hdf5Storage, ACompactDataSetSmallerThanItsShapeIsRefused) {
+  const test::TempDir folder;
+  {
+    H5Builder h5(folder / "f.h5");
+    const hsize_t size = 123;
+    const hid_t space = test::must(H5Screate_simple(1, &size, nullptr));
+    const hid_t properties = test::must(H5Pcreate(H5P_DATASET_CREATE));
+    test::must(H5Pset_layout(properties, H5D_COMPACT));
+    const std::vector<float> values(size, 1);
+    const hid_t dataset =
+        test::must(H5Dcreate2(h5.file(), "t", H5T_NATIVE_FLOAT, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+    test::must(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()));
+    H5Dclose(dataset);
+    H5Pclose(properties);
+    H5Sclose(space);
+  }
+  EXPECT_EQ(h5::open_file(folder / "f.h5").dataset("t").num_elements(), 123U);
+  std::string bytes = read_file(folder / "f.h5");
+  const uint64_t size = 123, larger = 123456;
+  const std::string shape(reinterpret_cast<const char*>(&size), 8);
+  int num_changed = 0;
+  for (std::size_t at = bytes.find(shape); at != std::string::npos;
+       at = bytes.find(shape, at + 8), ++num_changed)
+    bytes.replace(at, 8, reinterpret_cast<const char*>(&larger), 8);
+  ASSERT_GE(num_changed, 1);
+  write_file_atomically(folder / "f.h5", bytes);
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { return h5::open_file(folder / "f.h5").dataset("t"); }),
+                  "t: declares 493824 bytes, but 492 are stored; the file is damaged");
+}
+
 TEST(Hdf5Storage, AChecksumThatDoesNotFitIsADataError) {
   const test::TempDir folder;
   const Storage storage{.chunk = {6}, .fletcher32 = true};
