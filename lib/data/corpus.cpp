@@ -95,7 +95,7 @@ Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const Dat
   std::unordered_set<uint32_t> keys;
   for (const CellSource& source : sources_) {
     GeneMap map = map_genes(vocabulary_, source.gene_ids.ids);
-    if (map.num_known == 0) {
+    if (map.num_known == 0 && source.any_chosen(0, source.matrix->num_cells())) {
       throw DataError(
           "{}: no gene of the vocabulary: its {} genes ({}, ... from {}) match none of the vocabulary's {} "
           "({}, {}, "
@@ -150,16 +150,19 @@ void Corpus::assign_roles() {
   }
   const std::string unit = by_column ? fmt::format("groups of '{}'", config_.heldout_column) : "files";
   // The group of a cell; "" for none. A file's name may repeat and folders move: its key is its own.
-  const auto group_of = [&](std::size_t source, std::size_t row) -> std::string {
-    if (!by_column) return fmt::format("{:08x}", source_keys_[source]);
+  std::vector<std::string> keys;
+  for (const uint32_t key : source_keys_) keys.push_back(fmt::format("{:08x}", key));
+  const std::string none;
+  const auto group_of = [&](std::size_t source, std::size_t row) -> const std::string& {
+    if (!by_column) return keys[source];
     const CategoryColumn& column = sources_[source].groups;
-    return column.codes[row] < 0 ? "" : column.categories[static_cast<std::size_t>(column.codes[row])];
+    return column.codes[row] < 0 ? none : column.categories[static_cast<std::size_t>(column.codes[row])];
   };
   std::unordered_map<std::string, int64_t> cells_of_group;
   for (std::size_t source = 0; source < roles_.size(); ++source) {
     for (std::size_t row = 0; row < roles_[source].size(); ++row) {
       if (roles_[source][row] == CellRole::kLeftOut) continue;
-      if (const std::string group = group_of(source, row); !group.empty()) ++cells_of_group[group];
+      if (const std::string& group = group_of(source, row); !group.empty()) ++cells_of_group[group];
     }
   }
   const std::unordered_set<std::string> groups =
