@@ -71,7 +71,7 @@ TEST_F(Train, MakesARunDirectoryAndSaysWhatCameOfIt) {
     const auto json = nlohmann::json::parse(line);
     const std::vector<const char*> keys =
         json.contains("loss") ? std::vector<const char*>{"step", "loss", "learning_rate", "grad_norm", "grad_norm_per_layer",
-                                                         "max_score_per_layer", "tokens", "cells", "seconds",
+                                                         "max_score_per_layer", "tokens", "cells", "seconds", "seconds_idle",
                                                          "model_tflops_per_second", "mfu", "data_wait_share",
                                                          "padding_share", "peak_device_memory_bytes"}
                               : std::vector<const char*>{"step", "heldout_loss", "heldout_uniform_loss",
