@@ -22,7 +22,11 @@ class Collection {
     profiler::enableProfiler(config, activities);
   }
   ~Collection() {
-    if (is_running_) profiler::disableProfiler();
+    if (!is_running_) return;
+    try {
+      profiler::disableProfiler();
+    } catch (...) {  // what the work threw is what matters
+    }
   }
   Collection(const Collection&) = delete;
   Collection& operator=(const Collection&) = delete;

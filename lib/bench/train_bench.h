@@ -34,7 +34,7 @@ struct TrainBenchOptions {
   template <class V>
   void visit(V&& v) {
     v("lengths", lengths,
-      "of the cells. cellxgene: log2-normal(10.75, 1.25), 200 to context tokens; full: all of context");
+      "of the cells. cellxgene: log2-normal(10.75, 1.25), 200 to 8,192 and at most context tokens; full: all of context");
     v("cells", cells, "cells of a step; 0: 32, or of full length as many as make 65,536 tokens",
       config::between(0, 65536));
     v("context", context, "tokens of the longest cell (the setting tokenizer.max_tokens)",

@@ -24,6 +24,7 @@ ops::AttentionOptions attention_options(const ModelConfig& config) {
   options.precision = config.attention_precision == AttentionPrecision::kFast
                           ? kernels::SigmoidPrecision::kFast
                           : kernels::SigmoidPrecision::kExact;
+  options.deterministic = config.attention_deterministic;
   switch (config.attention_kernel) {
     case AttentionKernel::kAuto:
       options.implementation = ops::Implementation::kAuto;

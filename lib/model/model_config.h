@@ -46,6 +46,7 @@ struct ModelConfig {
   double initializer_range = 0.02;
   AttentionKernel attention_kernel = AttentionKernel::kAuto;
   AttentionPrecision attention_precision = AttentionPrecision::kExact;
+  bool attention_deterministic = false;
 
   template <class V>
   void visit(V&& v) {
@@ -71,6 +72,9 @@ struct ModelConfig {
       "GPU's tanh.approx, up to 4e-6 off, attention up to a tenth faster. The CPU, composed and softmax "
       "attention "
       "are always exact");
+    v("attention_deterministic", attention_deterministic,
+      "on a GPU: gradients of attention summed in a fixed order, so that a run done again, resumed or with other "
+      "train.recompute has the same bits; attention's backward pass takes up to half as long again. The CPU's always are");
   }
 
   [[nodiscard]] int64_t head_width() const { return width / num_heads; }

@@ -134,7 +134,9 @@ void attention_flash_backward(const AttentionCall& call, const AttentionOperands
     for (const at::Tensor& gradient : {gradients.q, gradients.k, gradients.v}) gradient.zero_();
     return;
   }
-  const DeterministicScope deterministic(call.options.deterministic);
+  // LibTorch's operator heeds its own switch only when that is not set to warn; ours heed it always (attention.h).
+  const DeterministicScope deterministic(call.options.deterministic ||
+                                         at::globalContext().deterministicAlgorithms());
   const Parts parts = parts_of(call);
   const at::Tensor no_random_state = at::empty({2}, in.q.options().dtype(at::kUInt64));  // of no dropout
   const auto [d_q, d_k, d_v] = at::_flash_attention_backward(

@@ -1,7 +1,8 @@
 // Activation recomputation (Chen et al., arXiv 1604.06174): a segment of the model keeps its inputs alone and
 // runs again in the backward pass, so memory falls by what it would have saved, for one more forward pass of
 // it. Dropout is a function of counters here (kernels/dropout.h) and every kernel is deterministic in its
-// forward pass, so nothing but the inputs needs keeping and the gradients have the same bits as without.
+// forward pass, so nothing but the inputs needs keeping and the gradients have the same bits as without
+// (on a GPU: where attention's backward pass is deterministic, lib/ops/attention.h).
 #pragma once
 
 #include <functional>

@@ -16,6 +16,10 @@
 namespace scrna::ops {
 namespace {
 
+#ifdef SCRNA_CUDA_ENABLED
+static_assert(kMaxFusedNormWidth == kernels::kMaxResidualNormWidth);
+#endif
+
 void check(const at::Tensor& h, const at::Tensor& x, const LayerNormWeights& weights,
            const std::optional<CellDropout>& dropout) {
   SCRNA_CHECK(h.dim() == 2 && h.is_contiguous() && h.is_floating_point(),

@@ -4,6 +4,7 @@
 // and two fp32 numbers a row.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include <ATen/core/Tensor.h>
@@ -12,6 +13,9 @@
 #include "lib/ops/dropout.h"
 
 namespace scrna::ops {
+
+/// The kernel's widest rows.
+inline constexpr int64_t kMaxFusedNormWidth = 4096;
 
 struct LayerNormWeights {
   at::Tensor gamma;  // [D] fp32

@@ -14,7 +14,7 @@ namespace scrna::train {
 inline constexpr double kMatrixCeilingSeconds = 0.5;
 
 /// FLOP/s of at::mm in `type`: the median of the second half of a series that takes about `seconds`.
-/// Blocks. 0.4 GB of the device's memory meanwhile on a GPU, given back to the driver at the end; the peak
+/// Blocks. 0.4 GB (fp32: 0.8) of the device's memory meanwhile on a GPU, given back to the driver at the end; the peak
 /// statistics begin anew.
 double measure_matrix_ceiling(at::Device device, at::ScalarType type, double seconds = kMatrixCeilingSeconds);
 

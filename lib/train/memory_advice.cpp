@@ -29,6 +29,11 @@ std::string memory_advice(const TrainConfig& config) {
   } else if (config.train.recompute == model::Recompute::kFeedForward) {
     text += "set train.recompute (feed_forward) to block, ";
   }
+  // The tokens of a few whole steps wait on the device: many only where a step has many cells.
+  constexpr int64_t kManyCells = 4096;
+  if (config.train.global_batch_cells > kManyCells) {
+    text += fmt::format("lower train.global_batch_cells ({}), ", config.train.global_batch_cells);
+  }
   return text +
          fmt::format(
              "lower tokenizer.max_tokens ({}: the longest cell is one forward pass), or choose a smaller "

@@ -23,8 +23,9 @@ constexpr int64_t kHeadRows = ops::LinearCrossEntropyOptions{}.rows_per_chunk;
 constexpr int64_t kHeadColumnMultiple = 64;
 /// Attention's gradient of Q is summed in fp32, in tiles of 64 tokens of one cell.
 constexpr int64_t kQueryTile = 64;
-/// Batches on the device at once: the one in use and those copied ahead.
-constexpr int64_t kBatchesAlive = 3;
+/// Steps whose cells are on the device at once: the one that runs, the one enqueued behind it, and those that the
+/// feeder has copied ahead.
+constexpr int64_t kStepsAlive = 4;
 
 class Ledger {
  public:
@@ -243,8 +244,12 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
                 problem.buffer_elements * static_cast<int64_t>(c10::elementSize(problem.compute_type)));
   }
   ledger.take(kWorkspace, kLibraryWorkspaceBytes);
-  ledger.take(kBatch,
-              kBatchesAlive * kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells));
+  const int64_t bytes_of_pass =
+      kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells);
+  const double passes = problem.tokens > 0 ? static_cast<double>(std::max(problem.step_tokens, problem.tokens)) /
+                                                 static_cast<double>(problem.tokens)
+                                           : 1.0;
+  ledger.take(kBatch, kStepsAlive * std::llround(passes * static_cast<double>(bytes_of_pass)));
   Pass(problem, ledger).run();
   SCRNA_CHECK(ledger.held(kActivations) == 0 && ledger.held(kTransient) == 0,
               "memory plan: {} bytes of activations and {} of the moment are never freed",
@@ -253,7 +258,8 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
 }
 
 MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size, int64_t buffer_elements,
-                             at::ScalarType compute_type, int64_t longest_cell_tokens) {
+                             at::ScalarType compute_type, int64_t longest_cell_tokens,
+                             double mean_cell_tokens) {
   const int64_t longest = std::min(longest_cell_tokens, config.tokenizer.max_tokens);
   const int64_t tokens = std::min(std::max(config.data.tokens_per_micro_batch, longest),
                                   config.train.global_batch_cells * longest);
@@ -264,7 +270,9 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
           .recompute = config.train.recompute,
           .tokens = tokens,
           .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
-          .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest))};
+          .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
+          .step_tokens =
+              std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells))};
 }
 
 std::string plan_words(const MemoryPlan& plan, int64_t tokens) {

@@ -30,6 +30,7 @@ struct MemoryProblem {
   int64_t tokens = 0;         // T of the largest micro-batch
   int64_t masked_tokens = 0;  // M of it
   int64_t cells = 0;          // B of it
+  int64_t step_tokens = 0;    // of a whole step; below tokens: the step is this micro-batch
 };
 
 enum class MemoryPart {
@@ -63,9 +64,10 @@ struct MemoryPlan {
 MemoryPlan plan_memory(const MemoryProblem& problem);
 
 /// The largest forward pass that this configuration allows: data.tokens_per_micro_batch, or one longer cell,
-/// but no more than the cells of a step. longest_cell_tokens: of the corpus, after truncation.
+/// but no more than the cells of a step. longest_cell_tokens, mean_cell_tokens: of the corpus, after truncation.
 MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size, int64_t buffer_elements,
-                             at::ScalarType compute_type, int64_t longest_cell_tokens);
+                             at::ScalarType compute_type, int64_t longest_cell_tokens,
+                             double mean_cell_tokens = 0);
 
 /// "needs 27.1 GB at 65,536 tokens a forward pass: 2.8 weights, gradients, AdamW; 21.7 activations; 2.6 the
 /// rest".

@@ -1,6 +1,8 @@
 #include "lib/train/prepared_run.h"
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 
 #include <ATen/Context.h>
@@ -12,6 +14,7 @@
 #include "lib/core/signals.h"
 #include "lib/data/build_vocabulary.h"
 #include "lib/data/cell_source.h"
+#include "lib/ops/residual_norm.h"
 
 namespace scrna::train {
 namespace {
@@ -63,6 +66,20 @@ std::unique_ptr<data::Corpus> open_corpus(const TrainConfig& config, std::filesy
                                         progress);
 }
 
+// Widths that the fused operations have no kernel for: many times slower, so nobody should find out by accident.
+void warn_of_slow_shapes(const model::ModelConfig& config) {
+  constexpr const char* kWhat =
+      "run as LibTorch operations on this GPU, which are slower and take memory that the memory plan does not count";
+  if (config.width % 8 != 0 || config.width > ops::kMaxFusedNormWidth) {
+    log::warning("[model] model.width = {}: there are kernels for multiples of 8 up to {}; LayerNorm, dropout and residuals {}",
+                 config.width, grouped(ops::kMaxFusedNormWidth), kWhat);
+  }
+  if (config.feed_forward_width % 8 != 0) {
+    log::warning("[model] model.feed_forward_width = {}: there are kernels for multiples of 8; bias and GELU {}",
+                 config.feed_forward_width, kWhat);
+  }
+}
+
 void log_cells(const data::Corpus& corpus, const TrainConfig& config) {
   const auto steps_per_epoch = static_cast<double>(corpus.num_training_cells()) /
                                static_cast<double>(config.train.global_batch_cells);
@@ -110,8 +127,12 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device) {
 
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run) {
   const at::Device gpu = run.device.is_cpu() ? at::Device(at::kCUDA) : run.device;
+  const std::vector<int64_t>& frequencies = run.corpus->token_frequencies();
+  const auto tokens = std::accumulate(frequencies.begin(), frequencies.end(), int64_t{0});
   return memory_problem(config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
-                        choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens());
+                        choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
+                        static_cast<double>(tokens) /
+                            static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
 }
 
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary) {
@@ -125,6 +146,7 @@ PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& voca
                                                  config.tokenizer.max_tokens, config.train.seed, run.device, run.compute_type);
   const ops::ParameterSet& parameters = run.encoder->parameters();
   run.optimizer = std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim);
+  if (run.device.is_cuda()) warn_of_slow_shapes(config.model);
   log::info("[model] {} parameters ({} layers x {}, {} heads, {} tokens in the vocabulary); weights, gradients and "
             "AdamW take {}B",
             short_count(static_cast<double>(parameters.num_elements())), config.model.num_layers, config.model.width,

@@ -17,10 +17,11 @@ namespace fs = std::filesystem;
 
 // Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
 // have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
-constexpr std::array<std::string_view, 15> kFree = {
+constexpr std::array<std::string_view, 16> kFree = {
     "run.",          "checkpoint.",       "heldout.",         "train.steps",  "train.device",
     "train.precision", "train.num_threads", "train.recompute", "train.probe_queries", "data.files", "data.vocabulary",
-    "data.num_workers", "data.heldout_cells", "data.tokens_per_micro_batch", "model.attention_kernel"};
+    "data.num_workers", "data.heldout_cells", "data.tokens_per_micro_batch", "model.attention_kernel",
+    "model.attention_deterministic"};
 // Settings that a user may mean to change, though the curve is another one from there on.
 constexpr std::array<std::string_view, 4> kBendsTheCurve = {"optim.", "masking.", "model.dropout",
                                                             "model.attention_precision"};

@@ -64,7 +64,8 @@ struct TrainSection {
     v("num_threads", num_threads, "CPU threads that compute; 0: one per core", config::between(0, 1024));
     v("recompute", recompute,
       "what the backward pass computes again instead of keeping it, to save memory: none; feed_forward: the inside of "
-      "the feed-forward layers; block: all but the input of each block. The results are the same bits");
+      "the feed-forward layers; block: all but the input of each block. The results are the same but for the order of sums in attention's backward pass on a "
+      "GPU (model.attention_deterministic)");
     v("probe_queries", probe_queries,
       "query rows of each micro-batch sampled for max_score_per_layer; 0: not measured",
       config::between(0, 4096));
