@@ -15,6 +15,7 @@ struct PhaseSeconds {
   double data_wait = 0;
   double forward = 0;  // with the head's gradients, which are made while its logits exist
   double backward = 0;
+  double reduce = 0;     // sums over the ranks, as far as the backward pass does not hide them
   double optimizer = 0;  // gradient norms, clipping and AdamW
   double total = 0;
 };
