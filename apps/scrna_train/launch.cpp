@@ -138,7 +138,7 @@ void add_launch(Program& program) {
       ->type_name("S")
       ->check(CLI::Range(0.0, 86400.0))
       ->default_str("30");
-  app.add_option("train", command->train, "after --: the command that each process runs")->required()->type_name("COMMAND");
+  app.add_option("command", command->train, "after --: the command that each process runs")->required()->type_name("COMMAND");
 }
 
 }  // namespace scrna::app

@@ -216,11 +216,23 @@ class Attempt {
     seconds_ = now_seconds() - start_seconds_;
   }
 
-  [[nodiscard]] LaunchResult result() const {
+  // What one rank says of another ("rank 2: ...", Communicator::together) is second hand.
+  [[nodiscard]] static bool is_hearsay(const RankProcess& rank) {
+    const std::string& line = rank.error_line();
+    const std::size_t end = line.find_first_not_of("0123456789", 5);
+    return line.starts_with("rank ") && end != std::string::npos && end > 5 && line[end] == ':';
+  }
+
+  [[nodiscard]] LaunchResult result() {
     LaunchResult result;
     if (!cause_) {
       result.exit_code = was_saved_ ? kSaved : 0;
       return result;
+    }
+    if (is_hearsay(*cause_)) {
+      for (const auto& rank : ranks_) {
+        if (rank->exit_code() == cause_->exit_code() && !rank->error_line().empty() && !is_hearsay(*rank)) cause_ = rank.get();
+      }
     }
     const int code = cause_->exit_code();
     result.exit_code = code >= 128 && !was_asked_to_stop_ ? kCommunication : code;
