@@ -37,8 +37,7 @@ ExitCode report(const c10::Error& problem) {
   const std::string_view what = problem.what_without_backtrace();
   if (dynamic_cast<const c10::OutOfMemoryError*>(&problem) != nullptr ||
       mentions(what, "CUDA out of memory")) {
-    tell("the GPU's memory is full; lower data.tokens_per_micro_batch or choose a smaller model ({})",
-                 what);
+    tell("the GPU's memory is full; lower data.tokens_per_micro_batch or choose a smaller model ({})", what);
     return ExitCode::kDevice;
   }
   if (mentions(what, "can't allocate memory")) return report_full_memory();
@@ -59,7 +58,7 @@ ExitCode report_failure(const std::exception_ptr& failure) {
     std::rethrow_exception(failure);
   } catch (const Error& problem) {
     tell("{}{}", problem.code() == ExitCode::kBug ? "internal error, please report it: " : "",
-                 problem.what());
+         problem.what());
     return problem.code();
   } catch (const c10::Error& problem) {
     return report(problem);

@@ -1,5 +1,5 @@
-// scrna-train launch: one process per GPU of this machine (lib/dist/launcher.h does the work). Options have torchrun's
-// names, so that who knows one knows the other.
+// scrna-train launch: one process per GPU of this machine (lib/dist/launcher.h does the work). Options have
+// torchrun's names, so that who knows one knows the other.
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -65,18 +65,21 @@ std::vector<std::string> with_resume_auto(const std::vector<std::string>& train)
 
 ExitCode launch_command(const LaunchCommand& command) {
   if (command.train.front() != "train") {
-    throw ConfigError("launch: '{}' does not run in several processes; expected: scrna-train launch --nproc-per-node 8 -- "
-                      "train ...",
-                      command.train.front());
+    throw ConfigError(
+        "launch: '{}' does not run in several processes; expected: scrna-train launch --nproc-per-node 8 -- "
+        "train ...",
+        command.train.front());
   }
   if (command.machine >= command.num_machines) {
-    throw ConfigError("--node-rank: {} of {} machines; expected 0 to {}", command.machine, command.num_machines,
-                      command.num_machines - 1);
+    throw ConfigError("--node-rank: {} of {} machines; expected 0 to {}", command.machine,
+                      command.num_machines, command.num_machines - 1);
   }
   if (command.num_machines > 1 && command.endpoint.empty()) {
-    throw ConfigError("--nnodes: {} machines need a place to meet: --rdzv-endpoint HOST:PORT, an address of the machine with "
-                      "--node-rank 0 and a free port there, the same on all",
-                      command.num_machines);
+    throw ConfigError(
+        "--nnodes: {} machines need a place to meet: --rdzv-endpoint HOST:PORT, an address of the machine "
+        "with "
+        "--node-rank 0 and a free port there, the same on all",
+        command.num_machines);
   }
   dist::LaunchOptions options{.num_local_ranks = command.num_local_ranks,
                               .num_machines = command.num_machines,
@@ -100,20 +103,24 @@ ExitCode launch_command(const LaunchCommand& command) {
 
 void add_launch(Program& program) {
   auto command = std::make_shared<LaunchCommand>();
-  CLI::App& app = add_command(
-      program, "launch",
-      "starts several processes of `train`, one per GPU (or several on the CPU), and stays with them: their lines are shown "
-      "with the number of the process, signals are passed on, and when one fails all end with its exit code. The same "
-      "program also runs under torchrun --no-python, mpirun and srun.",
-      {{"scrna-train launch --nproc-per-node 8 -- train --config configs/160m.yaml --set data.files=cells.h5ad --set "
-        "run.dir=runs/big",
-        "eight GPUs of this machine"},
-       {"scrna-train launch --nproc-per-node 8 --nnodes 2 --node-rank 0 --rdzv-endpoint gpu-01:29500 -- train ...",
-        "the first of two machines; the same on the second with --node-rank 1"},
-       {"scrna-train launch --nproc-per-node 8 --max-restarts 3 -- train ...",
-        "goes on from the newest checkpoint when a process dies, up to three times"}},
-      [command] { return launch_command(*command); });
-  app.add_option("--nproc-per-node", command->num_local_ranks, "processes on this machine: as many as it has GPUs")
+  CLI::App& app = add_command(program, "launch",
+                              "starts several processes of `train`, one per GPU (or several on the CPU), and "
+                              "stays with them: their lines are shown "
+                              "with the number of the process, signals are passed on, and when one fails all "
+                              "end with its exit code. The same "
+                              "program also runs under torchrun --no-python, mpirun and srun.",
+                              {{"scrna-train launch --nproc-per-node 8 -- train --config configs/160m.yaml "
+                                "--set data.files=cells.h5ad --set "
+                                "run.dir=runs/big",
+                                "eight GPUs of this machine"},
+                               {"scrna-train launch --nproc-per-node 8 --nnodes 2 --node-rank 0 "
+                                "--rdzv-endpoint gpu-01:29500 -- train ...",
+                                "the first of two machines; the same on the second with --node-rank 1"},
+                               {"scrna-train launch --nproc-per-node 8 --max-restarts 3 -- train ...",
+                                "goes on from the newest checkpoint when a process dies, up to three times"}},
+                              [command] { return launch_command(*command); });
+  app.add_option("--nproc-per-node", command->num_local_ranks,
+                 "processes on this machine: as many as it has GPUs")
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}))
       ->default_str("1");
@@ -125,8 +132,9 @@ void add_launch(Program& program) {
       ->type_name("K")
       ->check(CLI::Range(int64_t{0}, int64_t{99999}))
       ->default_str("0");
-  app.add_option("--rdzv-endpoint", command->endpoint,
-                 "where the processes meet: an address of machine 0 and a free port there; without it, this machine")
+  app.add_option(
+         "--rdzv-endpoint", command->endpoint,
+         "where the processes meet: an address of machine 0 and a free port there; without it, this machine")
       ->type_name("HOST:PORT");
   app.add_option("--max-restarts", command->max_restarts,
                  "start all again after a failure, up to so many times; not after exit codes 2, 3 and 4")
@@ -138,7 +146,9 @@ void add_launch(Program& program) {
       ->type_name("S")
       ->check(CLI::Range(0.0, 86400.0))
       ->default_str("30");
-  app.add_option("command", command->train, "after --: the command that each process runs")->required()->type_name("COMMAND");
+  app.add_option("command", command->train, "after --: the command that each process runs")
+      ->required()
+      ->type_name("COMMAND");
 }
 
 }  // namespace scrna::app

@@ -128,7 +128,8 @@ std::string memory_table(const train::CheckReport& report) {
 }
 
 // The first rank looks; what it found is told to all, so that no rank reads a folder that is being renamed.
-std::optional<train::ResumePoint> shared_resume_point(const std::string& argument, const train::TrainConfig& config,
+std::optional<train::ResumePoint> shared_resume_point(const std::string& argument,
+                                                      const train::TrainConfig& config,
                                                       dist::Communicator& communicator) {
   if (argument.empty()) return std::nullopt;
   std::optional<train::ResumePoint> found;
@@ -142,8 +143,8 @@ std::optional<train::ResumePoint> shared_resume_point(const std::string& argumen
   return run.empty() ? std::nullopt : std::optional(train::ResumePoint{run, checkpoint});
 }
 
-ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume, at::Device device,
-                       dist::Communicator& communicator) {
+ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume,
+                       at::Device device, dist::Communicator& communicator) {
   const train::CheckReport report = train::check(config, resume, device, communicator);
   if (!communicator.is_first()) return ExitCode::kDone;
   const double seconds = report.seconds_per_step * static_cast<double>(config.train.steps);
@@ -214,7 +215,8 @@ void add_train(Program& program) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   app.add_option("--resume", command->resume,
-                 "go on with an earlier run: latest (the newest whole checkpoint in run.dir), a run directory, or one "
+                 "go on with an earlier run: latest (the newest whole checkpoint in run.dir), a run "
+                 "directory, or one "
                  "checkpoint folder; auto: latest if run.dir has a checkpoint, else begin")
       ->type_name("latest|auto|PATH");
   app.add_flag("--check", command->check, "everything up to one optimizer step, in memory; writes nothing");

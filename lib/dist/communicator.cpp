@@ -1,7 +1,5 @@
 #include "lib/dist/communicator.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
+#include <unistd.h>
 
 #include "lib/core/error.h"
 #include "lib/dist/process_groups.h"
@@ -84,10 +83,11 @@ Communicator::Communicator(const World& world, at::Device device, std::chrono::m
     throw;
   } catch (const std::exception&) {
     throw DeviceError(
-        "rank {} of {} (started by {}): the ranks did not meet at {}:{} within {} s (dist.timeout_seconds): {}. Is every "
+        "rank {} of {} (started by {}): the ranks did not meet at {}:{} within {} s (dist.timeout_seconds): "
+        "{}. Is every "
         "process running, with the same MASTER_ADDR and MASTER_PORT, and the port reachable and free?",
-        world.rank, world.num_ranks, world.launcher, world.master_address, world.master_port, timeout.count() / 1000,
-        message_of(std::current_exception()));
+        world.rank, world.num_ranks, world.launcher, world.master_address, world.master_port,
+        timeout.count() / 1000, message_of(std::current_exception()));
   }
   // Two processes on one GPU would train, at half the speed: refused.
   std::map<std::string, std::size_t> rank_of;
@@ -99,14 +99,16 @@ Communicator::Communicator(const World& world, at::Device device, std::chrono::m
     machines.insert(places[rank].substr(0, places[rank].find('\n')));
     const auto [other, is_new] = rank_of.emplace(places[rank], rank);
     if (!is_new) {
-      throw DeviceError("ranks {} and {} on {} have the same GPU; start as many processes as there are GPUs, each with its own "
-                        "(CUDA_VISIBLE_DEVICES, --gpus-per-task)",
-                        other->second, rank, places[rank].substr(0, places[rank].find('\n')));
+      throw DeviceError(
+          "ranks {} and {} on {} have the same GPU; start as many processes as there are GPUs, each with its "
+          "own "
+          "(CUDA_VISIBLE_DEVICES, --gpus-per-task)",
+          other->second, rank, places[rank].substr(0, places[rank].find('\n')));
     }
   }
-  description_ = fmt::format("{} rank{} on {} machine{}, started by {}: {}", world.num_ranks, world.num_ranks == 1 ? "" : "s",
-                             machines.size(), machines.size() == 1 ? "" : "s", world.launcher,
-                             device.is_cpu() ? "Gloo" : "NCCL");
+  description_ = fmt::format(
+      "{} rank{} on {} machine{}, started by {}: {}", world.num_ranks, world.num_ranks == 1 ? "" : "s",
+      machines.size(), machines.size() == 1 ? "" : "s", world.launcher, device.is_cpu() ? "Gloo" : "NCCL");
 }
 
 Communicator::~Communicator() {
@@ -125,7 +127,8 @@ Communicator::~Communicator() {
 void Communicator::fail(const char* what, const std::exception& problem) const {
   const auto* error = dynamic_cast<const c10::Error*>(&problem);
   throw DeviceError(
-      "rank {} of {}: {} failed: another rank ended, or did not answer within {} s (dist.timeout_seconds); its own message "
+      "rank {} of {}: {} failed: another rank ended, or did not answer within {} s (dist.timeout_seconds); "
+      "its own message "
       "says why ({})",
       world_.rank, world_.num_ranks, what, timeout_.count() / 1000,
       first_line(error != nullptr ? error->what_without_backtrace() : problem.what()));
@@ -139,7 +142,8 @@ Work Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) {
     c10d::AllreduceOptions options;
     options.reduceOp = reduction == Reduction::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
     std::vector<at::Tensor> tensors{tensor};
-    work.impl_ = std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->allreduce(tensors, options), failed});
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->allreduce(tensors, options), failed});
   } catch (const std::exception& problem) {
     fail("a sum over the ranks", problem);
   }
@@ -154,7 +158,8 @@ Work Communicator::broadcast(const at::Tensor& tensor, int64_t root) {
     c10d::BroadcastOptions options;
     options.rootRank = root;
     std::vector<at::Tensor> tensors{tensor};
-    work.impl_ = std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->broadcast(tensors, options), failed});
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->broadcast(tensors, options), failed});
   } catch (const std::exception& problem) {
     fail("a broadcast", problem);
   }
@@ -192,7 +197,8 @@ std::vector<std::string> Communicator::all_gather(const std::string& text) {
   }
   std::vector<std::string> texts;
   for (std::size_t rank = 0; rank < num_ranks; ++rank) {
-    texts.emplace_back(static_cast<const char*>(output[0][rank].const_data_ptr()), static_cast<std::size_t>(lengths[rank]));
+    texts.emplace_back(static_cast<const char*>(output[0][rank].const_data_ptr()),
+                       static_cast<std::size_t>(lengths[rank]));
   }
   return texts;
 }

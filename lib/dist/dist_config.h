@@ -1,5 +1,5 @@
-// The `dist` section of a configuration: what several processes say to each other. None of it changes what is computed,
-// but for gradient_type.
+// The `dist` section of a configuration: what several processes say to each other. None of it changes what is
+// computed, but for gradient_type.
 #pragma once
 
 #include <array>
@@ -25,12 +25,15 @@ struct DistConfig {
   template <class V>
   void visit(V&& v) {
     v("gradient_type", gradient_type,
-      "type in which gradients are sent and summed over the processes: fp32, or bf16 for half the bytes and rounded "
+      "type in which gradients are sent and summed over the processes: fp32, or bf16 for half the bytes and "
+      "rounded "
       "sums; unused in one process");
     v("bucket_megabytes", bucket_megabytes,
-      "size of the pieces in which gradients are summed while the backward pass goes on", config::between(1, 10000));
+      "size of the pieces in which gradients are summed while the backward pass goes on",
+      config::between(1, 10000));
     v("timeout_seconds", timeout_seconds,
-      "how long a process waits for the others, at the start and in every exchange, before it gives up with exit code 5",
+      "how long a process waits for the others, at the start and in every exchange, before it gives up with "
+      "exit code 5",
       config::between(1, 86400));
   }
 };

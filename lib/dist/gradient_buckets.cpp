@@ -8,15 +8,16 @@
 
 namespace scrna::dist {
 
-GradientBuckets::GradientBuckets(Communicator& communicator, at::Tensor flat, const std::vector<GradientPiece>& pieces,
-                                 int64_t bucket_bytes, GradientType type)
+GradientBuckets::GradientBuckets(Communicator& communicator, at::Tensor flat,
+                                 const std::vector<GradientPiece>& pieces, int64_t bucket_bytes,
+                                 GradientType type)
     : communicator_(communicator), flat_(std::move(flat)), type_(type), is_ready_(pieces.size(), 0) {
   SCRNA_CHECK(flat_.dim() == 1 && flat_.is_contiguous() && flat_.scalar_type() == at::kFloat,
               "gradients must be a contiguous flat fp32 buffer");
   int64_t covered = 0;
   for (const GradientPiece& piece : pieces) {
-    SCRNA_CHECK(piece.begin >= 0 && piece.begin < piece.end && piece.end <= flat_.numel(), "gradients {} to {} of {}",
-                piece.begin, piece.end, flat_.numel());
+    SCRNA_CHECK(piece.begin >= 0 && piece.begin < piece.end && piece.end <= flat_.numel(),
+                "gradients {} to {} of {}", piece.begin, piece.end, flat_.numel());
     covered += piece.end - piece.begin;
     Bucket* bucket = buckets_.empty() ? nullptr : &buckets_.back();
     const bool is_full = bucket == nullptr || bucket->phase != piece.phase ||
@@ -65,12 +66,15 @@ void GradientBuckets::finish() {
   const at::NoGradGuard no_grad;
   for (Bucket& bucket : buckets_) {
     bucket.work.wait();
-    if (type_ == GradientType::kBf16) flat_.narrow(0, bucket.begin, bucket.end - bucket.begin).copy_(bucket.sent);
+    if (type_ == GradientType::kBf16)
+      flat_.narrow(0, bucket.begin, bucket.end - bucket.begin).copy_(bucket.sent);
     bucket.sent.reset();
   }
   is_open_ = false;
 }
 
-int64_t GradientBuckets::bytes_per_step() const { return flat_.numel() * (type_ == GradientType::kBf16 ? 2 : 4); }
+int64_t GradientBuckets::bytes_per_step() const {
+  return flat_.numel() * (type_ == GradientType::kBf16 ? 2 : 4);
+}
 
 }  // namespace scrna::dist

@@ -1,12 +1,5 @@
 #include "lib/dist/launcher.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -16,6 +9,13 @@
 #include <optional>
 #include <thread>
 #include <utility>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "lib/core/clock.h"
 #include "lib/core/error.h"
@@ -27,9 +27,9 @@ namespace {
 
 constexpr int kSaved = static_cast<int>(ExitCode::kSavedAfterSignal);
 constexpr int kCommunication = static_cast<int>(ExitCode::kDevice);
-// A rank that dies breaks its connections, and the others fail within milliseconds. Who is seen first may be such a
-// follower, so after an exit code 5 the others are given this long to fail by themselves before they are asked to end, and
-// a failure of another kind among them is the cause.
+// A rank that dies breaks its connections, and the others fail within milliseconds. Who is seen first may be
+// such a follower, so after an exit code 5 the others are given this long to fail by themselves before they
+// are asked to end, and a failure of another kind among them is the cause.
 constexpr double kCauseSeconds = 2;
 constexpr int kPollMilliseconds = 200;
 
@@ -119,9 +119,11 @@ class Attempt {
           {"SCRNA_LISTENING_SOCKET", listens ? text(socket->descriptor()) : ""}};
       // Each rank as many threads as it has cores for itself, unless the user says otherwise.
       if (options.num_local_ranks > 1 && std::getenv("OMP_NUM_THREADS") == nullptr) {
-        variables.emplace_back("OMP_NUM_THREADS", text(std::max<int64_t>(num_cores / options.num_local_ranks, 1)));
+        variables.emplace_back("OMP_NUM_THREADS",
+                               text(std::max<int64_t>(num_cores / options.num_local_ranks, 1)));
       }
-      ranks_.push_back(std::make_unique<RankProcess>(rank, command, variables, listens ? socket->descriptor() : -1));
+      ranks_.push_back(
+          std::make_unique<RankProcess>(rank, command, variables, listens ? socket->descriptor() : -1));
     }
   }
 
@@ -204,7 +206,8 @@ class Attempt {
       ask_seconds_ = rank.exit_code() == kCommunication ? now + kCauseSeconds : now;
       deadline_seconds_ = *ask_seconds_ + options_.stop_seconds;
     } else if (cause_->exit_code() == kCommunication && rank.exit_code() != kCommunication &&
-               (!was_asked_after_failure_ || rank.exit_code() != 128 + SIGTERM) && now - cause_seconds_ < 2 * kCauseSeconds) {
+               (!was_asked_after_failure_ || rank.exit_code() != 128 + SIGTERM) &&
+               now - cause_seconds_ < 2 * kCauseSeconds) {
       blame(rank, "");
       if (ask_seconds_) ask_seconds_ = now;
     }
@@ -231,7 +234,8 @@ class Attempt {
     }
     if (is_hearsay(*cause_)) {
       for (const auto& rank : ranks_) {
-        if (rank->exit_code() == cause_->exit_code() && !rank->error_line().empty() && !is_hearsay(*rank)) cause_ = rank.get();
+        if (rank->exit_code() == cause_->exit_code() && !rank->error_line().empty() && !is_hearsay(*rank))
+          cause_ = rank.get();
       }
     }
     const int code = cause_->exit_code();
@@ -239,8 +243,9 @@ class Attempt {
     log::error("[launch] last lines of rank {}:", cause_->rank());
     for (const std::string& line : cause_->last_lines()) log::error("[launch]   {}", line);
     const std::string said = why_.empty() ? cause_->error_line() : why_;
-    result.message = fmt::format("rank {} failed first, {:.1f} s after the start: {}{}{}; all ranks of this machine were ended",
-                                 cause_->rank(), seconds_, cause_->end_text(), said.empty() ? "" : ": ", said);
+    result.message = fmt::format(
+        "rank {} failed first, {:.1f} s after the start: {}{}{}; all ranks of this machine were ended",
+        cause_->rank(), seconds_, cause_->end_text(), said.empty() ? "" : ": ", said);
     return result;
   }
 
@@ -269,9 +274,11 @@ bool would_come_again(int exit_code) {
 }  // namespace
 
 LaunchResult launch(const LaunchOptions& options) {
-  SCRNA_CHECK(!options.command.empty() && options.num_local_ranks >= 1 && options.machine < options.num_machines,
-              "{} ranks on machine {} of {}", options.num_local_ranks, options.machine, options.num_machines);
-  SCRNA_CHECK(options.num_machines == 1 || !options.address.empty(), "several machines need an address to meet at");
+  SCRNA_CHECK(
+      !options.command.empty() && options.num_local_ranks >= 1 && options.machine < options.num_machines,
+      "{} ranks on machine {} of {}", options.num_local_ranks, options.machine, options.num_machines);
+  SCRNA_CHECK(options.num_machines == 1 || !options.address.empty(),
+              "several machines need an address to meet at");
   const Signals signals;
   for (int64_t number = 0;; ++number) {
     Attempt attempt(options, signals, number);

@@ -1,16 +1,16 @@
 #include "lib/dist/rank_process.h"
 
-#include <fcntl.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/core/error.h"
 
@@ -56,7 +56,8 @@ void write_all(int descriptor, std::string_view text) {
 }  // namespace
 
 RankProcess::RankProcess(int64_t rank, const std::vector<std::string>& command,
-                         const std::vector<std::pair<std::string, std::string>>& variables, int inherited_descriptor)
+                         const std::vector<std::pair<std::string, std::string>>& variables,
+                         int inherited_descriptor)
     : rank_(rank) {
   int out[2] = {-1, -1}, err[2] = {-1, -1};
   if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0) {
@@ -143,7 +144,8 @@ void RankProcess::pass_on_rest() {
   for (Stream& stream : streams_) {
     while (stream.descriptor >= 0 && read_some(stream)) {
     }
-    if (stream.descriptor < 0) continue;  // else a child of the rank holds the pipe: no longer ours to wait for
+    if (stream.descriptor < 0)
+      continue;  // else a child of the rank holds the pipe: no longer ours to wait for
     write_lines(stream, true);
     ::close(stream.descriptor);
     stream.descriptor = -1;
@@ -164,7 +166,8 @@ bool RankProcess::has_ended() {
 }
 
 std::string RankProcess::end_text() const {
-  return signal_ != 0 ? fmt::format("signal {} ({})", signal_, ::strsignal(signal_)) : fmt::format("exit code {}", *exit_code_);
+  return signal_ != 0 ? fmt::format("signal {} ({})", signal_, ::strsignal(signal_))
+                      : fmt::format("exit code {}", *exit_code_);
 }
 
 }  // namespace scrna::dist

@@ -1,8 +1,6 @@
-// One rank as a child process: started with its variables and a process group of its own, its output passed on line by line
-// with its number before it, the last lines kept for the report. Internal to the launcher.
+// One rank as a child process: started with its variables and a process group of its own, its output passed
+// on line by line with its number before it, the last lines kept for the report. Internal to the launcher.
 #pragma once
-
-#include <sys/types.h>
 
 #include <cstdint>
 #include <deque>
@@ -11,15 +9,17 @@
 #include <utility>
 #include <vector>
 
+#include <sys/types.h>
+
 namespace scrna::dist {
 
 class RankProcess {
  public:
   static constexpr std::size_t kKeptLines = 12;
 
-  /// Forks and executes `command` with `variables` added to the environment (an empty value takes one away). The child
-  /// gets SIGTERM when this process dies, and /dev/null as its input. inherited_descriptor: kept open in the child, or -1.
-  /// Throws DeviceError when no process can be had.
+  /// Forks and executes `command` with `variables` added to the environment (an empty value takes one away).
+  /// The child gets SIGTERM when this process dies, and /dev/null as its input. inherited_descriptor: kept
+  /// open in the child, or -1. Throws DeviceError when no process can be had.
   RankProcess(int64_t rank, const std::vector<std::string>& command,
               const std::vector<std::pair<std::string, std::string>>& variables, int inherited_descriptor);
   /// Kills what still runs and reaps it.

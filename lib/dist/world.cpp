@@ -29,9 +29,10 @@ class Reader {
     const std::optional<std::string> value = text(name);
     if (!value) {
       if (otherwise) return *otherwise;
-      throw ConfigError("{} is not set, but other variables of a launcher are; start all processes with one launcher, or "
-                        "unset RANK and WORLD_SIZE to train in one process",
-                        name);
+      throw ConfigError(
+          "{} is not set, but other variables of a launcher are; start all processes with one launcher, or "
+          "unset RANK and WORLD_SIZE to train in one process",
+          name);
     }
     int64_t number = 0;
     const char* const end = value->data() + value->size();
@@ -53,15 +54,17 @@ class Reader {
 
 void check(const World& world) {
   const auto refuse = [](std::string_view rank_name, int64_t rank, std::string_view size_name, int64_t size) {
-    throw ConfigError("the launcher's variables contradict each other: {} {} of {} {}; expected a rank below the number "
-                      "of ranks",
-                      rank_name, rank, size_name, size);
+    throw ConfigError(
+        "the launcher's variables contradict each other: {} {} of {} {}; expected a rank below the number "
+        "of ranks",
+        rank_name, rank, size_name, size);
   };
   if (world.rank >= world.num_ranks) refuse("rank", world.rank, "ranks", world.num_ranks);
   if (world.local_rank >= world.num_local_ranks) {
     refuse("local rank", world.local_rank, "local ranks", world.num_local_ranks);
   }
-  if (world.num_local_ranks > world.num_ranks) refuse("local ranks", world.num_local_ranks, "ranks", world.num_ranks);
+  if (world.num_local_ranks > world.num_ranks)
+    refuse("local ranks", world.num_local_ranks, "ranks", world.num_ranks);
   if (world.master_port < 1 || world.master_port > 65535) {
     throw ConfigError("MASTER_PORT={}: expected a port from 1 to 65535", world.master_port);
   }
@@ -77,7 +80,8 @@ World from_torchrun(const Reader& read) {
   world.local_rank = read.number("LOCAL_RANK", is_single ? std::optional<int64_t>(0) : std::nullopt);
   world.num_local_ranks = read.number("LOCAL_WORLD_SIZE", world.num_ranks);
   if (is_single && !read.has("MASTER_ADDR")) return {};  // WORLD_SIZE=1 alone: nobody to meet
-  world.master_address = read.required("MASTER_ADDR", "expected the name or address of the machine of rank 0");
+  world.master_address =
+      read.required("MASTER_ADDR", "expected the name or address of the machine of rank 0");
   world.master_port = read.number("MASTER_PORT", kDefaultPort);
   world.attempt = read.number("TORCHELASTIC_RESTART_COUNT", 0);
   world.store_is_served = read.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
@@ -94,10 +98,11 @@ World from_open_mpi(const Reader& read) {
   world.local_rank = read.number("OMPI_COMM_WORLD_LOCAL_RANK");
   world.num_local_ranks = read.number("OMPI_COMM_WORLD_LOCAL_SIZE");
   const bool is_one_machine = world.num_local_ranks == world.num_ranks;
-  world.master_address = is_one_machine ? read.text("MASTER_ADDR").value_or("127.0.0.1")
-                                        : read.required("MASTER_ADDR",
-                                                        "with mpirun over several machines give the address of the machine "
-                                                        "of rank 0: mpirun -x MASTER_ADDR=...");
+  world.master_address =
+      is_one_machine ? read.text("MASTER_ADDR").value_or("127.0.0.1")
+                     : read.required("MASTER_ADDR",
+                                     "with mpirun over several machines give the address of the machine "
+                                     "of rank 0: mpirun -x MASTER_ADDR=...");
   world.master_port = read.number("MASTER_PORT", kDefaultPort);
   return world;
 }
@@ -108,7 +113,8 @@ World from_slurm(const Reader& read) {
   world.rank = read.number("SLURM_PROCID");
   world.num_ranks = read.number("SLURM_STEP_NUM_TASKS");
   world.local_rank = read.number("SLURM_LOCALID");
-  // "4(x2),3": tasks of the nodes in order; this node's own count is not among the variables, so it is a lower bound.
+  // "4(x2),3": tasks of the nodes in order; this node's own count is not among the variables, so it is a
+  // lower bound.
   world.num_local_ranks = world.local_rank + 1;
   if (const auto tasks = read.text("SLURM_STEP_TASKS_PER_NODE")) {
     world.num_local_ranks = std::max(world.num_local_ranks, static_cast<int64_t>(std::atoll(tasks->c_str())));
@@ -120,9 +126,11 @@ World from_slurm(const Reader& read) {
   } else if (nodes) {
     world.master_address = first_host(*nodes);
   } else {
-    world.master_address = read.required("MASTER_ADDR", "SLURM_STEP_NODELIST is not set either, so rank 0 cannot be found");
+    world.master_address =
+        read.required("MASTER_ADDR", "SLURM_STEP_NODELIST is not set either, so rank 0 cannot be found");
   }
-  world.master_port = read.number("MASTER_PORT", kFirstJobPort + read.number("SLURM_JOB_ID", 0) % kNumJobPorts);
+  world.master_port =
+      read.number("MASTER_PORT", kFirstJobPort + read.number("SLURM_JOB_ID", 0) % kNumJobPorts);
   return world;
 }
 
@@ -132,7 +140,8 @@ std::string first_host(const std::string& slurm_list) {
   const std::size_t bracket = slurm_list.find('['), comma = slurm_list.find(',');
   if (bracket == std::string::npos || comma < bracket) {
     const std::string host = slurm_list.substr(0, comma);
-    if (host.empty()) throw ConfigError("SLURM_STEP_NODELIST={}: expected names of nodes; set MASTER_ADDR", slurm_list);
+    if (host.empty())
+      throw ConfigError("SLURM_STEP_NODELIST={}: expected names of nodes; set MASTER_ADDR", slurm_list);
     return host;
   }
   const std::size_t end = slurm_list.find_first_of(",-]", bracket);
@@ -141,7 +150,8 @@ std::string first_host(const std::string& slurm_list) {
     throw ConfigError("SLURM_STEP_NODELIST={}: expected names of nodes; set MASTER_ADDR", slurm_list);
   }
   const std::size_t next_comma = slurm_list.find(',', close);
-  const std::string suffix = slurm_list.substr(close + 1, next_comma == std::string::npos ? next_comma : next_comma - close - 1);
+  const std::string suffix =
+      slurm_list.substr(close + 1, next_comma == std::string::npos ? next_comma : next_comma - close - 1);
   return slurm_list.substr(0, bracket) + slurm_list.substr(bracket + 1, end - bracket - 1) + suffix;
 }
 
@@ -153,7 +163,8 @@ World world_from_environment(const Environment& variable) {
   } else if (read.has("OMPI_COMM_WORLD_SIZE")) {
     world = from_open_mpi(read);
     if (world.num_ranks == 1) return {};
-  } else if (read.has("SLURM_PROCID") && read.has("SLURM_STEP_NUM_TASKS")) {  // the second is srun's, not sbatch's
+  } else if (read.has("SLURM_PROCID") &&
+             read.has("SLURM_STEP_NUM_TASKS")) {  // the second is srun's, not sbatch's
     world = from_slurm(read);
     if (world.num_ranks == 1) return {};
   }

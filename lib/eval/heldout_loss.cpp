@@ -40,8 +40,9 @@ bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequest
     masked_tokens += pack.num_masked();
   }
   if (communicator != nullptr) {
-    const std::vector<double> sums = communicator->sum({is_stopped ? 1.0 : 0.0, loss_sum, gene_frequency_sum,
-                                                        static_cast<double>(cells), static_cast<double>(masked_tokens)});
+    const std::vector<double> sums =
+        communicator->sum({is_stopped ? 1.0 : 0.0, loss_sum, gene_frequency_sum, static_cast<double>(cells),
+                           static_cast<double>(masked_tokens)});
     is_stopped = sums[0] > 0;
     loss_sum = sums[1];
     gene_frequency_sum = sums[2];

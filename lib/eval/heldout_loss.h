@@ -31,8 +31,9 @@ class HeldoutEvaluator {
   HeldoutEvaluator(data::HeldoutLoader& loader, const std::vector<int64_t>& token_frequencies,
                    int64_t num_special_tokens);
 
-  /// Forward passes only, dropout off. False when stop() said so, on any rank; then `out` is unchanged. With a communicator
-  /// each rank evaluates the cells of its loader, and all get the loss over all of them; every rank must call it.
+  /// Forward passes only, dropout off. False when stop() said so, on any rank; then `out` is unchanged. With
+  /// a communicator each rank evaluates the cells of its loader, and all get the loss over all of them; every
+  /// rank must call it.
   bool evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out,
                 dist::Communicator* communicator = nullptr);
 

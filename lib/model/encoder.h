@@ -48,7 +48,8 @@ class TrainingPass {
 /// When the gradient of a parameter has received its last contribution of a micro-batch.
 enum class GradientMoment {
   kForward,   // when forward_for_training() returns: the output head's, made while its logits exist
-  kBackward,  // when autograd has visited the parameter, during backward(): the blocks' and the final LayerNorm's
+  kBackward,  // when autograd has visited the parameter, during backward(): the blocks' and the final
+              // LayerNorm's
   kEnd        // when backward() returns: the embeddings'
 };
 

@@ -55,16 +55,18 @@ std::vector<Place> places_of(const model::Encoder& encoder) {
 
 }  // namespace
 
-// Autograd calls the node that accumulates a parameter's gradient once per backward pass, also when the operation
-// before it has added the gradient by itself and returned none. The node lives as long as somebody holds it.
+// Autograd calls the node that accumulates a parameter's gradient once per backward pass, also when the
+// operation before it has added the gradient by itself and returned none. The node lives as long as somebody
+// holds it.
 struct GradientReducer::Hooks {
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> of_nodes;
 };
 
-GradientReducer::GradientReducer(dist::Communicator& communicator, model::Encoder& encoder, const dist::DistConfig& config)
+GradientReducer::GradientReducer(dist::Communicator& communicator, model::Encoder& encoder,
+                                 const dist::DistConfig& config)
     : encoder_(encoder), hooks_(std::make_unique<Hooks>()) {
-  // Expected order: by moment; the matrices of the blocks from the last to the first, then the small parameters (in a
-  // range of their own, complete only when the first block is).
+  // Expected order: by moment; the matrices of the blocks from the last to the first, then the small
+  // parameters (in a range of their own, complete only when the first block is).
   std::vector<Place> places = places_of(encoder);
   std::ranges::sort(places, {}, [](const Place& place) {
     return std::tuple(place.piece.phase, place.is_decayed ? 0 : 1, -place.piece.begin);
@@ -75,8 +77,9 @@ GradientReducer::GradientReducer(dist::Communicator& communicator, model::Encode
     piece_of_[place.parameter] = pieces.size();
     pieces.push_back(place.piece);
   }
-  buckets_ = std::make_unique<dist::GradientBuckets>(communicator, encoder.parameters().gradients(), pieces,
-                                                     config.bucket_megabytes * kMegabyte, config.gradient_type);
+  buckets_ =
+      std::make_unique<dist::GradientBuckets>(communicator, encoder.parameters().gradients(), pieces,
+                                              config.bucket_megabytes * kMegabyte, config.gradient_type);
   for (std::size_t i = 0; i < piece_of_.size(); ++i) {
     if (encoder.gradient_moment(i) != model::GradientMoment::kBackward) continue;
     auto node = torch::autograd::impl::grad_accumulator(encoder.parameters().all()[i].value);

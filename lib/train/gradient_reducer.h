@@ -1,7 +1,8 @@
-// Connects the model's backward pass with the buckets that sum gradients over the ranks (lib/dist/gradient_buckets.h):
-// which parameters are complete when, and a hook of autograd behind each one's last contribution. The head's gradients are
-// made in the forward pass, so their bucket is on its way before the backward pass begins; the blocks' follow from the
-// last to the first; the embeddings' come at the very end and are what the step waits for.
+// Connects the model's backward pass with the buckets that sum gradients over the ranks
+// (lib/dist/gradient_buckets.h): which parameters are complete when, and a hook of autograd behind each one's
+// last contribution. The head's gradients are made in the forward pass, so their bucket is on its way before
+// the backward pass begins; the blocks' follow from the last to the first; the embeddings' come at the very
+// end and are what the step waits for.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,8 @@ class GradientReducer {
 
   /// After the forward pass of a step's last micro-batch, before its backward pass.
   void begin();
-  /// After that backward pass: afterwards the encoder's gradients are the sums over all ranks, for the current stream.
-  /// Throws DeviceError when a rank is gone.
+  /// After that backward pass: afterwards the encoder's gradients are the sums over all ranks, for the
+  /// current stream. Throws DeviceError when a rank is gone.
   void finish();
 
   [[nodiscard]] const dist::GradientBuckets& buckets() const { return *buckets_; }

@@ -86,16 +86,22 @@ at::Device choose_device(DeviceChoice choice, const dist::World& world) {
   const auto num_gpus = static_cast<int64_t>(at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0);
   if (choice == DeviceChoice::kCuda && num_gpus == 0) {
     throw DeviceError(
-        "train.device: cuda, but there is no usable GPU: no NVIDIA driver or GPU was found, or the program was built "
-        "without device code (scrna-train --version tells). Set train.device to cpu, or see README.md on CUDA");
+        "train.device: cuda, but there is no usable GPU: no NVIDIA driver or GPU was found, or the program "
+        "was built "
+        "without device code (scrna-train --version tells). Set train.device to cpu, or see README.md on "
+        "CUDA");
   }
   if (choice == DeviceChoice::kCpu || num_gpus == 0) return at::kCPU;
-  // A launcher may show each process its own GPU only; whether it is its own is found out when the ranks meet.
-  const int64_t index = num_gpus == 1 && std::getenv("CUDA_VISIBLE_DEVICES") != nullptr ? 0 : world.local_rank;
+  // A launcher may show each process its own GPU only; whether it is its own is found out when the ranks
+  // meet.
+  const int64_t index =
+      num_gpus == 1 && std::getenv("CUDA_VISIBLE_DEVICES") != nullptr ? 0 : world.local_rank;
   if (index >= num_gpus) {
     throw DeviceError(
-        "rank {} is the {}. process of this machine (LOCAL_RANK={}), but {} GPU(s) can be seen: one process trains on one "
-        "GPU. Start at most {} here (--nproc-per-node {}), check CUDA_VISIBLE_DEVICES, or set train.device to cpu",
+        "rank {} is the {}. process of this machine (LOCAL_RANK={}), but {} GPU(s) can be seen: one process "
+        "trains on one "
+        "GPU. Start at most {} here (--nproc-per-node {}), check CUDA_VISIBLE_DEVICES, or set train.device "
+        "to cpu",
         world.rank, world.local_rank + 1, world.local_rank, num_gpus, num_gpus, num_gpus);
   }
   const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
@@ -110,7 +116,8 @@ std::string short_count(double count) {
   return fmt::format("{:.{}f}{}", count, unit == 0 ? 0 : count < 10 ? 2 : count < 100 ? 1 : 0, kUnits[unit]);
 }
 
-data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step, const dist::Communicator& communicator) {
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
+                                   const dist::Communicator& communicator) {
   data::LoaderOptions options =
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;

@@ -27,13 +27,14 @@ struct PreparedRun {
   std::unique_ptr<optim::AdamW> optimizer;
 };
 
-/// Where this rank trains: the GPU of its number among the ranks of its machine, or the only one that the launcher shows
-/// it; or the CPU. That GPU becomes the current one. Throws DeviceError when `choice` cannot be had, or the machine shows
-/// fewer GPUs than it runs ranks.
+/// Where this rank trains: the GPU of its number among the ranks of its machine, or the only one that the
+/// launcher shows it; or the CPU. That GPU becomes the current one. Throws DeviceError when `choice` cannot
+/// be had, or the machine shows fewer GPUs than it runs ranks.
 at::Device choose_device(DeviceChoice choice, const dist::World& world);
 
-/// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the configuration says.
-/// Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted when a stop signal arrives meanwhile.
+/// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the
+/// configuration says. Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted
+/// when a stop signal arrives meanwhile.
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device);
 
 /// The type of matrix products and attention on that device.
@@ -43,7 +44,8 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device);
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run);
 
 /// Loader options of this rank in a run that goes on after `first_step` optimizer steps.
-data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step, const dist::Communicator& communicator);
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
+                                   const dist::Communicator& communicator);
 
 /// "12.3 M" and the like, for counts of parameters, tokens, bytes.
 std::string short_count(double count);

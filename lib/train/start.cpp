@@ -13,12 +13,14 @@ namespace {
 namespace fs = std::filesystem;
 
 LoadedCheckpoint load(const ResumePoint& point) {
-  LoadedCheckpoint loaded{.folder = point.checkpoint, .contents = checkpoint::load(point.checkpoint), .state = {}};
+  LoadedCheckpoint loaded{
+      .folder = point.checkpoint, .contents = checkpoint::load(point.checkpoint), .state = {}};
   loaded.state = parse_state(loaded.contents, point.checkpoint);
   return loaded;
 }
 
-// The vocabulary of a resumed run is its own, unless the configuration names another, which must then be equal.
+// The vocabulary of a resumed run is its own, unless the configuration names another, which must then be
+// equal.
 fs::path vocabulary_of(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
   if (!resume || !config.data.vocabulary.empty()) return config.data.vocabulary;
   return resume->run_directory / "vocabulary.tsv";
@@ -38,7 +40,8 @@ void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& voc
 void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
   if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
     throw CheckpointError(
-        "{}: the cells are not those it was trained on: files, their order, their cells or the held-out part differ, so "
+        "{}: the cells are not those it was trained on: files, their order, their cells or the held-out part "
+        "differ, so "
         "its position in the data means nothing. Give the same data.files, or begin a new run",
         loaded.folder.string());
   }

@@ -1,5 +1,6 @@
-// What a run begins with: everything prepared (prepared_run.h) and, when it goes on with an earlier one, that run's
-// checkpoint checked against it and restored. Cheap comparisons come first: settings, then vocabulary, then cells.
+// What a run begins with: everything prepared (prepared_run.h) and, when it goes on with an earlier one, that
+// run's checkpoint checked against it and restored. Cheap comparisons come first: settings, then vocabulary,
+// then cells.
 #pragma once
 
 #include <filesystem>
@@ -24,8 +25,9 @@ struct Start {
   std::optional<LoadedCheckpoint> loaded;
 };
 
-/// Prepares the run and restores the checkpoint into it. Writes nothing. Throws what prepare() does; ConfigError for
-/// settings that cannot change within a run, CheckpointError for a checkpoint that is damaged or does not fit.
+/// Prepares the run and restores the checkpoint into it. Writes nothing. Throws what prepare() does;
+/// ConfigError for settings that cannot change within a run, CheckpointError for a checkpoint that is damaged
+/// or does not fit.
 Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device);
 
 /// Of a run that begins at its first step.

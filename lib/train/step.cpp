@@ -51,7 +51,9 @@ TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const Tra
       optimizer_(optimizer),
       config_(config),
       communicator_(communicator != nullptr && communicator->is_connected() ? communicator : nullptr),
-      reducer_(communicator_ != nullptr ? std::make_unique<GradientReducer>(*communicator_, encoder, config.dist) : nullptr),
+      reducer_(communicator_ != nullptr
+                   ? std::make_unique<GradientReducer>(*communicator_, encoder, config.dist)
+                   : nullptr),
       poison_(at::zeros({}, encoder.parameters().values().options())) {}
 
 StepReport TrainStep::operator()(const GlobalBatch& batch) {
@@ -95,7 +97,8 @@ void TrainStep::reduce(PhaseClock& clock) {
   dist::Work loss = communicator_->all_reduce(loss_);
   if (scores_.defined()) {
     // The larger of a number and NaN is either; infinity stays, and is as little a number in the metrics.
-    scores_ = at::nan_to_num(scores_, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity());
+    scores_ = at::nan_to_num(scores_, std::numeric_limits<double>::infinity(),
+                             std::numeric_limits<double>::infinity());
     communicator_->all_reduce(scores_, dist::Reduction::kMax).wait();
   }
   loss.wait();

@@ -1,17 +1,18 @@
 // One optimizer step on the cells of a global batch:
 //
-//   zero the gradients; for each micro-batch: forward, sum of the masked tokens' cross-entropy divided by the masked
-//   tokens of the whole global batch, backward; gradient norms; clip; AdamW.
+//   zero the gradients; for each micro-batch: forward, sum of the masked tokens' cross-entropy divided by the
+//   masked tokens of the whole global batch, backward; gradient norms; clip; AdamW.
 //
 // So the loss is the mean over all masked tokens of the global batch, however the cells were packed.
-// With several ranks each takes its cells of the global batch; gradients and loss are summed over them, the gradients
-// while the backward pass of the last micro-batch goes on. Norm, clipping and the decision to apply are then made on
-// every rank from the same numbers, so the weights stay the same bits everywhere.
+// With several ranks each takes its cells of the global batch; gradients and loss are summed over them, the
+// gradients while the backward pass of the last micro-batch goes on. Norm, clipping and the decision to apply
+// are then made on every rank from the same numbers, so the weights stay the same bits everywhere.
 //
-// launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the report
-// says is copied to the host behind the step's back. So the next step can be launched while this one runs, and nothing
-// in a step waits for the device. A step whose loss or gradients are not finite changes nothing, and neither does any
-// step launched after it, since the host learns of it too late to hold them back; the trainer decides what follows.
+// launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the
+// report says is copied to the host behind the step's back. So the next step can be launched while this one
+// runs, and nothing in a step waits for the device. A step whose loss or gradients are not finite changes
+// nothing, and neither does any step launched after it, since the host learns of it too late to hold them
+// back; the trainer decides what follows.
 #pragma once
 
 #include <cstdint>
@@ -69,9 +70,9 @@ class TrainStep {
   TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
             dist::Communicator* communicator = nullptr);
 
-  /// Enqueues the step; on the CPU it is done on return. The batch holds this rank's cells and the counts of all ranks
-  /// (share_step). Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of memory), DeviceError
-  /// when a rank is gone.
+  /// Enqueues the step; on the CPU it is done on return. The batch holds this rank's cells and the counts of
+  /// all ranks (share_step). Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of
+  /// memory), DeviceError when a rank is gone.
   [[nodiscard]] PendingStep launch(const DeviceBatch& batch);
   /// Copies the batch to the device, launches, waits. For one process.
   StepReport operator()(const GlobalBatch& batch);

@@ -33,22 +33,23 @@ namespace fs = std::filesystem;
 // For messages: the sign of a NaN says nothing.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
-// What MFU is counted against: all ranks' GPUs, taken to be alike. On the CPU it is not measured: a run there is not about
-// speed.
+// What MFU is counted against: all ranks' GPUs, taken to be alike. On the CPU it is not measured: a run there
+// is not about speed.
 std::optional<double> matrix_ceiling(const PreparedRun& run, int64_t num_ranks) {
   if (run.device.is_cpu()) return std::nullopt;
   const double flop_per_second = measure_matrix_ceiling(run.device, run.compute_type);
-  log::info("[model] matrix products reach {:.0f} TFLOP/s here; MFU is the model's part of that", flop_per_second * 1e-12);
+  log::info("[model] matrix products reach {:.0f} TFLOP/s here; MFU is the model's part of that",
+            flop_per_second * 1e-12);
   return flop_per_second * static_cast<double>(num_ranks);
 }
 
 // The running of one run; what train() put together stays valid for its lifetime.
 class Trainer {
  public:
-  /// saved: the checkpoint in this directory that `state` comes from, or empty. With several ranks all run this loop; the
-  /// first alone writes.
-  Trainer(const TrainConfig& config, dist::Communicator& communicator, PreparedRun& run, const RunDirectory& directory,
-          RunState state, fs::path saved)
+  /// saved: the checkpoint in this directory that `state` comes from, or empty. With several ranks all run
+  /// this loop; the first alone writes.
+  Trainer(const TrainConfig& config, dist::Communicator& communicator, PreparedRun& run,
+          const RunDirectory& directory, RunState state, fs::path saved)
       : config_(config),
         communicator_(communicator),
         run_(run),
@@ -56,12 +57,14 @@ class Trainer {
         state_(std::move(state)),
         config_yaml_(config::dump(config)),
         train_step_(*run.encoder, *run.optimizer, config, &communicator),
-        meters_(config.model, run.corpus->vocabulary().size(), run.device, matrix_ceiling(run, communicator.num_ranks())),
+        meters_(config.model, run.corpus->vocabulary().size(), run.device,
+                matrix_ceiling(run, communicator.num_ranks())),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
     result_.checkpoint = std::move(saved);
     if (communicator.is_first()) metrics_.emplace(directory.metrics());
     if (config.heldout.every_steps > 0) {
-      heldout_loader_ = std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0, communicator));
+      heldout_loader_ =
+          std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0, communicator));
       evaluator_ = std::make_unique<eval::HeldoutEvaluator>(*heldout_loader_, run.corpus->token_frequencies(),
                                                             data::Vocabulary::kNumSpecial);
     }
@@ -116,10 +119,12 @@ class Trainer {
     const double data_wait = feeder.waited_seconds() - waited;
     stop_signal_ = step.stop_signal;
     if (stop_signal_ != 0) return std::nullopt;
-    return Flight{train_step_.launch(step.batch), start, data_wait, step.load, step.batch.micro_batches.front().cell_ids};
+    return Flight{train_step_.launch(step.batch), start, data_wait, step.load,
+                  step.batch.micro_batches.front().cell_ids};
   }
 
-  // Waits for the step and writes what it did. Its time is that since the step before was finished: steps overlap.
+  // Waits for the step and writes what it did. Its time is that since the step before was finished: steps
+  // overlap.
   void finish(const Flight& flight, ProgressBar& bar) {
     StepReport report = flight.pending.wait();
     const double end = now_seconds();
@@ -134,9 +139,10 @@ class Trainer {
     state_.cells += report.cells;
     state_.tokens += report.tokens;
     state_.training_seconds += report.seconds.total;
-    bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
-                                        reading.cells_per_second,
-                                        reading.mfu ? fmt::format("  {:.0f} % MFU", 100 * *reading.mfu) : ""));
+    bar.update(state_.step,
+               fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
+                           reading.cells_per_second,
+                           reading.mfu ? fmt::format("  {:.0f} % MFU", 100 * *reading.mfu) : ""));
   }
 
   [[noreturn]] void throw_not_finite(const StepReport& report, const Flight& flight) const {
@@ -165,7 +171,9 @@ class Trainer {
     if (!evaluator_ || !is_due(config_.heldout.every_steps, state_.step) || state_.last_heldout_step == state_.step) return;
     const double start = now_seconds();
     eval::HeldoutLoss heldout;
-    if (!evaluator_->evaluate(*run_.encoder, [] { return stop_signal() != 0; }, heldout, &communicator_)) return;
+    if (!evaluator_->evaluate(
+            *run_.encoder, [] { return stop_signal() != 0; }, heldout, &communicator_))
+      return;
     state_.last_heldout_step = state_.step;
     if (metrics_) metrics_->append(heldout_line(state_.step, heldout, now_seconds() - start));
     log::info("[heldout] step {}: loss {:.4f} nats per masked token on {} cells (gene frequencies {:.4f}, uniform {:.4f})",
@@ -175,14 +183,15 @@ class Trainer {
   }
 
   void save() {
-    require_same_weights(communicator_, *run_.encoder, *run_.optimizer, fmt::format("after step {}", state_.step));
+    require_same_weights(communicator_, *run_.encoder, *run_.optimizer,
+                         fmt::format("after step {}", state_.step));
     result_.checkpoint = directory_.checkpoints() / checkpoint::folder_name(state_.step);
     communicator_.together([&] {
       if (!communicator_.is_first()) return;
       metrics_->sync();
-      result_.checkpoint =
-          checkpoint::save(directory_.checkpoints(), state_.step,
-                           snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_), config_.checkpoint.keep_last);
+      result_.checkpoint = checkpoint::save(directory_.checkpoints(), state_.step,
+                                            snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_),
+                                            config_.checkpoint.keep_last);
     });
     last_saved_step_ = state_.step;
     log::debug("[checkpoint] {}", result_.checkpoint.string());
@@ -244,10 +253,10 @@ bool continues_in_place(const TrainConfig& config, const ResumePoint& resume) {
   return fs::weakly_canonical(config.run.dir) == fs::weakly_canonical(resume.run_directory);
 }
 
-// Steps in which a rank may fail for a reason of its own (a file it cannot read) are taken together, so that every rank
-// knows at once and says why.
-TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
-                         dist::Communicator& communicator) {
+// Steps in which a rank may fail for a reason of its own (a file it cannot read) are taken together, so that
+// every rank knows at once and says why.
+TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume,
+                         at::Device device, dist::Communicator& communicator) {
   if (communicator.is_connected()) log::info("[dist] {}", communicator.description());
   require_same_configuration(communicator, config, resume);
   const bool in_place = resume && continues_in_place(config, *resume);
@@ -270,7 +279,8 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
   fs::path saved = in_place ? start.loaded->folder : fs::path();
   start.loaded.reset();  // the weights are in the model now
   log::info("[train] {} steps into {}", config.train.steps - state.step, directory->path().string());
-  TrainResult result = Trainer(config, communicator, start.run, *directory, std::move(state), std::move(saved))();
+  TrainResult result =
+      Trainer(config, communicator, start.run, *directory, std::move(state), std::move(saved))();
   log::close_file();
   return result;
 }

@@ -3,13 +3,13 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <new>
 #include <stdexcept>
 #include <string>
 
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "lib/core/files.h"
 #include "tests/support/temp_dir.h"

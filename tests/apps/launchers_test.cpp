@@ -1,8 +1,9 @@
-// The same program under other people's launchers: the real torchrun and mpirun where they are installed (skipped
-// elsewhere), and srun by the variables that it sets.
+// The same program under other people's launchers: the real torchrun and mpirun where they are installed
+// (skipped elsewhere), and srun by the variables that it sets.
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
+
+#include <nlohmann/json.hpp>
 
 #include "lib/core/files.h"
 #include "tests/apps/scrna_train.h"
@@ -32,7 +33,9 @@ class Launchers : public testing::Test {
   [[nodiscard]] std::string train_line(const std::string& name) const {
     return SCRNA_TRAIN_PROGRAM " train --config " + config_ + " --set run.dir=" + run(name);
   }
-  static test::ProcessResult shell(const std::string& line) { return test::run_process({"/bin/sh", "-c", line}); }
+  static test::ProcessResult shell(const std::string& line) {
+    return test::run_process({"/bin/sh", "-c", line});
+  }
   static bool has(const std::string& program) { return shell("command -v " + program).exit_code == 0; }
 
   [[nodiscard]] std::vector<double> losses(const std::string& name) const {
@@ -48,7 +51,8 @@ class Launchers : public testing::Test {
     ASSERT_EQ(shell(train_line("one")).exit_code, 0);
     const std::vector<double> curve = losses(name), expected = losses("one");
     ASSERT_EQ(curve.size(), expected.size());
-    for (std::size_t i = 0; i < curve.size(); ++i) EXPECT_NEAR(curve[i], expected[i], test::kRanksRelative * expected[i]);
+    for (std::size_t i = 0; i < curve.size(); ++i)
+      EXPECT_NEAR(curve[i], expected[i], test::kRanksRelative * expected[i]);
   }
 
   test::TempDir folder_;
@@ -62,10 +66,13 @@ TEST_F(Launchers, TorchrunStartsItAndRestartsItFromTheNewestCheckpoint) {
   const std::string rank = (folder_ / "rank.sh").string();
   std::ofstream(rank) << "if [ $RANK = 1 ] && [ $TORCHELASTIC_RESTART_COUNT = 0 ]; then\n"
                       << "  " << train_line("run") << " --resume auto & p=$!\n"
-                      << "  until [ -e " << run("run") << "/checkpoints/latest ]; do sleep 0.01; done; kill -9 $p; exit 9\n"
+                      << "  until [ -e " << run("run")
+                      << "/checkpoints/latest ]; do sleep 0.01; done; kill -9 $p; exit 9\n"
                       << "fi\nexec " << train_line("run") << " --resume auto --set train.steps=40\n";
-  const auto result =
-      shell("torchrun --nnodes 1 --nproc-per-node 2 --max-restarts 1 --master-port $((20000 + $$ % 10000)) --no-python sh " + rank);
+  const auto result = shell(
+      "torchrun --nnodes 1 --nproc-per-node 2 --max-restarts 1 --master-port $((20000 + $$ % 10000)) "
+      "--no-python sh " +
+      rank);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(contains(result.err, "2 ranks on 1 machine, started by torchrun: Gloo")) << result.err;
   expect_curve_of_one_process("run");
@@ -73,25 +80,31 @@ TEST_F(Launchers, TorchrunStartsItAndRestartsItFromTheNewestCheckpoint) {
 
 TEST_F(Launchers, TorchrunShowsWhyARankFailed) {
   if (!has("torchrun")) GTEST_SKIP() << "no torchrun in PATH (it comes with the torch wheel)";
-  const auto result = shell("torchrun --standalone --nproc-per-node 2 --no-python " + train_line("run") + " --set data.files=no.h5ad");
+  const auto result = shell("torchrun --standalone --nproc-per-node 2 --no-python " + train_line("run") +
+                            " --set data.files=no.h5ad");
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_TRUE(contains(result.err, "exitcode  : 3")) << result.err;
-  EXPECT_TRUE(contains(result.err, "traceback : no.h5ad") || contains(result.err, "traceback : data.files")) << result.err;
+  EXPECT_TRUE(contains(result.err, "traceback : no.h5ad") || contains(result.err, "traceback : data.files"))
+      << result.err;
 }
 
 TEST_F(Launchers, MpirunStartsIt) {
   if (!has("mpirun")) GTEST_SKIP() << "no mpirun in PATH (Debian: openmpi-bin)";
-  const auto result = shell("MASTER_PORT=$((20000 + $$ % 10000)) OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun "
-                            "--oversubscribe -n 2 " + train_line("run"));
+  const auto result = shell(
+      "MASTER_PORT=$((20000 + $$ % 10000)) OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun "
+      "--oversubscribe -n 2 " +
+      train_line("run"));
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(contains(result.err, "2 ranks on 1 machine, started by mpirun: Gloo")) << result.err;
   expect_curve_of_one_process("run");
 }
 
 TEST_F(Launchers, TheVariablesOfSrunAreEnough) {
-  const std::string common = "SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_STEP_NODELIST=localhost SLURM_JOB_ID=$$ ";
-  const auto result = shell("(" + common + "SLURM_PROCID=1 SLURM_LOCALID=1 " + train_line("run") + ") & " + common +
-                            "SLURM_PROCID=0 SLURM_LOCALID=0 " + train_line("run") + "; first=$?; wait $! && exit $first");
+  const std::string common =
+      "SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_STEP_NODELIST=localhost SLURM_JOB_ID=$$ ";
+  const auto result =
+      shell("(" + common + "SLURM_PROCID=1 SLURM_LOCALID=1 " + train_line("run") + ") & " + common +
+            "SLURM_PROCID=0 SLURM_LOCALID=0 " + train_line("run") + "; first=$?; wait $! && exit $first");
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(contains(result.err, "2 ranks on 1 machine, started by srun: Gloo")) << result.err;
   expect_curve_of_one_process("run");

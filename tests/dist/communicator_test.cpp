@@ -58,7 +58,8 @@ TEST(Communicator, CountsAndTextsReachEveryRank) {
     EXPECT_EQ(communicator.sum({1, static_cast<double>(rank), 9007199254740990.0 / 3}),
               (std::vector<double>{3, 3, 9007199254740990.0}));
     const std::string text(1000 * rank, static_cast<char>('a' + rank));  // the first is empty
-    EXPECT_EQ(communicator.all_gather(text), (std::vector<std::string>{"", std::string(1000, 'b'), std::string(2000, 'c')}));
+    EXPECT_EQ(communicator.all_gather(text),
+              (std::vector<std::string>{"", std::string(1000, 'b'), std::string(2000, 'c')}));
     EXPECT_EQ(communicator.all_gather(""), std::vector<std::string>(3));
   });
 }
@@ -130,19 +131,25 @@ TEST(Communicator, ARankThatDoesNotAnswerIsGivenUpAfterTheTimeout) {
   EXPECT_GT(seconds, 1.5);
   EXPECT_LT(seconds, 20);
   ASSERT_TRUE(problems[0]);
-  EXPECT_NE(message_of(problems[0]).find("did not answer within 2 s (dist.timeout_seconds)"), std::string::npos);
+  EXPECT_NE(message_of(problems[0]).find("did not answer within 2 s (dist.timeout_seconds)"),
+            std::string::npos);
 }
 
 TEST(Communicator, RanksThatDoNotMeetSayWhere) {
   const auto [listening, port] = test::listen_on_loopback();
-  World world{.rank = 0, .num_ranks = 2, .num_local_ranks = 2, .master_address = "127.0.0.1", .master_port = port,
+  World world{.rank = 0,
+              .num_ranks = 2,
+              .num_local_ranks = 2,
+              .master_address = "127.0.0.1",
+              .master_port = port,
               .launcher = "a test"};
   world.listening_socket = listening;
   try {
     Communicator communicator(world, at::kCPU, std::chrono::seconds(1));
     FAIL() << "it met a rank that is not there";
   } catch (const DeviceError& error) {
-    EXPECT_NE(std::string(error.what()).find(fmt::format("did not meet at 127.0.0.1:{} within 1 s", port)), std::string::npos)
+    EXPECT_NE(std::string(error.what()).find(fmt::format("did not meet at 127.0.0.1:{} within 1 s", port)),
+              std::string::npos)
         << error.what();
   }
 }

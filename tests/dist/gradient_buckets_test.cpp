@@ -37,10 +37,12 @@ TEST(GradientBuckets, SumsWhateverTheOrderInWhichPiecesAreReadyOnARank) {
       const at::Tensor flat = at::arange(kElements, at::kFloat).add_(communicator.rank());
       GradientBuckets buckets(communicator, flat, pieces(), bucket_bytes, GradientType::kFp32);
       for (int step = 0; step < 2; ++step) {
-        const at::Tensor expected = step == 0 ? at::arange(kElements, at::kFloat).mul_(3).add_(3) : flat.mul(3);
+        const at::Tensor expected =
+            step == 0 ? at::arange(kElements, at::kFloat).mul_(3).add_(3) : flat.mul(3);
         buckets.begin();
         // Each rank has an order of its own.
-        for (std::size_t i = 0; i < 8; ++i) buckets.ready((i + static_cast<std::size_t>(communicator.rank()) * 3) % 8);
+        for (std::size_t i = 0; i < 8; ++i)
+          buckets.ready((i + static_cast<std::size_t>(communicator.rank()) * 3) % 8);
         buckets.finish();
         EXPECT_TRUE(at::equal(flat, expected));
       }
@@ -72,7 +74,8 @@ TEST(GradientBuckets, APieceThatIsForgottenOrReadyTwiceIsABug) {
   EXPECT_FALSE(buckets.is_ready(1));
   EXPECT_THROW(buckets.ready(0), InternalError);
   EXPECT_THROW(buckets.finish(), InternalError);
-  EXPECT_THROW(GradientBuckets(alone, at::rand({kElements + 1}), pieces(), 1, GradientType::kFp32), InternalError);
+  EXPECT_THROW(GradientBuckets(alone, at::rand({kElements + 1}), pieces(), 1, GradientType::kFp32),
+               InternalError);
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
-// The launcher with shell scripts as ranks: whatever a rank does, all end in time, the cause is named and nothing remains.
+// The launcher with shell scripts as ranks: whatever a rank does, all end in time, the cause is named and
+// nothing remains.
 #include "lib/dist/launcher.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +11,8 @@
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/core/clock.h"
 #include "lib/core/files.h"
@@ -28,7 +28,8 @@ struct Outcome {
 };
 
 LaunchOptions ranks(int64_t count, const std::string& script) {
-  return {.command = {"/bin/sh", "-c", script}, .num_local_ranks = count, .stop_seconds = 1, .end_seconds = 1};
+  return {
+      .command = {"/bin/sh", "-c", script}, .num_local_ranks = count, .stop_seconds = 1, .end_seconds = 1};
 }
 
 Outcome run(const LaunchOptions& options) {
@@ -47,8 +48,9 @@ Outcome run(const LaunchOptions& options) {
 }
 
 TEST(Launcher, RanksGetTheirVariablesAndTheirLinesTheirNumber) {
-  const Outcome outcome = run(ranks(
-      2, "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR; printf 'no newline' >&2; test $MASTER_PORT -gt 0"));
+  const Outcome outcome = run(ranks(2,
+                                    "echo $RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR; "
+                                    "printf 'no newline' >&2; test $MASTER_PORT -gt 0"));
   EXPECT_EQ(outcome.result.exit_code, 0) << outcome.err;
   EXPECT_EQ(outcome.result.message, "");
   EXPECT_NE(outcome.out.find("[0] 0/2 0/2 127.0.0.1\n"), std::string::npos) << outcome.out;
@@ -68,18 +70,21 @@ TEST(Launcher, RanksOfAnotherMachineAreNumberedOn) {
 }
 
 TEST(Launcher, WhenARankFailsTheOthersAreAskedToEndAndItIsNamedWithItsWords) {
-  const Outcome outcome = run(ranks(
-      3, "if [ $RANK = 1 ]; then echo 'scrna-train: error: cells.h5ad: damaged' >&2; exit 3; fi; exec sleep 60"));
+  const Outcome outcome = run(ranks(3,
+                                    "if [ $RANK = 1 ]; then echo 'scrna-train: error: cells.h5ad: damaged' "
+                                    ">&2; exit 3; fi; exec sleep 60"));
   EXPECT_EQ(outcome.result.exit_code, 3);
   EXPECT_NE(outcome.result.message.find("rank 1 failed first"), std::string::npos) << outcome.result.message;
-  EXPECT_NE(outcome.result.message.find("exit code 3: cells.h5ad: damaged"), std::string::npos) << outcome.result.message;
+  EXPECT_NE(outcome.result.message.find("exit code 3: cells.h5ad: damaged"), std::string::npos)
+      << outcome.result.message;
   EXPECT_NE(outcome.err.find("last lines of rank 1"), std::string::npos) << outcome.err;
   EXPECT_LT(outcome.seconds, 5);
 }
 
 TEST(Launcher, ARankThatIgnoresTheRequestOrStandsStillIsKilledAfterStopSeconds) {
   for (const char* deaf : {"trap '' TERM; while true; do sleep 1; done", "kill -STOP $$"}) {
-    const Outcome outcome = run(ranks(2, std::string("if [ $RANK = 1 ]; then sleep 0.2; exit 70; fi; ") + deaf));
+    const Outcome outcome =
+        run(ranks(2, std::string("if [ $RANK = 1 ]; then sleep 0.2; exit 70; fi; ") + deaf));
     EXPECT_EQ(outcome.result.exit_code, 70) << deaf;
     EXPECT_GE(outcome.seconds, 1);
     EXPECT_LT(outcome.seconds, 6) << deaf;
@@ -88,25 +93,29 @@ TEST(Launcher, ARankThatIgnoresTheRequestOrStandsStillIsKilledAfterStopSeconds) 
 
 TEST(Launcher, ARankThatIsKilledCountsAsTheCauseThoughTheOthersFailWithIt) {
   // Rank 0 fails first, but only because it lost rank 1.
-  const Outcome outcome = run(ranks(2, "if [ $RANK = 1 ]; then sleep 0.3; kill -9 $$; fi; sleep 0.2; exit 5"));
+  const Outcome outcome =
+      run(ranks(2, "if [ $RANK = 1 ]; then sleep 0.3; kill -9 $$; fi; sleep 0.2; exit 5"));
   EXPECT_EQ(outcome.result.exit_code, 5);
   EXPECT_NE(outcome.result.message.find("rank 1 failed first"), std::string::npos) << outcome.result.message;
   EXPECT_NE(outcome.result.message.find("signal 9 (Killed)"), std::string::npos) << outcome.result.message;
 }
 
 TEST(Launcher, ARankThatOnlyRepeatsWhatAnotherSaidIsNotTheCause) {
-  const Outcome outcome =
-      run(ranks(2, "trap '' TERM; if [ $RANK = 1 ]; then sleep 0.4; echo 'scrna-train: error: disk full' >&2; exit 3; fi; "
-                   "echo 'scrna-train: error: rank 1: disk full' >&2; exit 3"));
+  const Outcome outcome = run(ranks(
+      2,
+      "trap '' TERM; if [ $RANK = 1 ]; then sleep 0.4; echo 'scrna-train: error: disk full' >&2; exit 3; fi; "
+      "echo 'scrna-train: error: rank 1: disk full' >&2; exit 3"));
   EXPECT_NE(outcome.result.message.find("rank 1 failed first"), std::string::npos) << outcome.result.message;
-  EXPECT_NE(outcome.result.message.find("exit code 3: disk full"), std::string::npos) << outcome.result.message;
+  EXPECT_NE(outcome.result.message.find("exit code 3: disk full"), std::string::npos)
+      << outcome.result.message;
 }
 
 TEST(Launcher, ARankThatDoesNotEndWithTheOthersIsKilled) {
   const Outcome outcome = run(ranks(2, "if [ $RANK = 1 ]; then exec sleep 60; fi"));
   EXPECT_EQ(outcome.result.exit_code, 5);
   EXPECT_NE(outcome.result.message.find("rank 1"), std::string::npos) << outcome.result.message;
-  EXPECT_NE(outcome.result.message.find("did not end with the others"), std::string::npos) << outcome.result.message;
+  EXPECT_NE(outcome.result.message.find("did not end with the others"), std::string::npos)
+      << outcome.result.message;
   EXPECT_LT(outcome.seconds, 6);
 }
 
@@ -140,8 +149,9 @@ TEST(Launcher, RestartsAfterADeathUntilItGoesWellOrTheyAreUsedUp) {
   const test::TempDir folder;
   const std::string marks = (folder / "marks").string();
   LaunchOptions options = ranks(2, "echo first-$TORCHELASTIC_RESTART_COUNT >> " + marks + "; exit 70");
-  options.restart_command = {"/bin/sh", "-c", "echo again-$TORCHELASTIC_RESTART_COUNT >> " + marks +
-                                                  "; test $TORCHELASTIC_RESTART_COUNT = 2"};
+  options.restart_command = {
+      "/bin/sh", "-c",
+      "echo again-$TORCHELASTIC_RESTART_COUNT >> " + marks + "; test $TORCHELASTIC_RESTART_COUNT = 2"};
   options.max_restarts = 5;
   Outcome outcome = run(options);
   EXPECT_EQ(outcome.result.exit_code, 0) << outcome.result.message;

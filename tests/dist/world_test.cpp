@@ -17,10 +17,15 @@ World world_of(const std::map<std::string, std::string>& variables) {
   });
 }
 
-const std::map<std::string, std::string> kTorchrun{
-    {"RANK", "5"},           {"WORLD_SIZE", "8"},         {"LOCAL_RANK", "1"},
-    {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "gpu-01"}, {"MASTER_PORT", "1234"},
-    {"TORCHELASTIC_RUN_ID", "none"}, {"TORCHELASTIC_RESTART_COUNT", "2"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}};
+const std::map<std::string, std::string> kTorchrun{{"RANK", "5"},
+                                                   {"WORLD_SIZE", "8"},
+                                                   {"LOCAL_RANK", "1"},
+                                                   {"LOCAL_WORLD_SIZE", "4"},
+                                                   {"MASTER_ADDR", "gpu-01"},
+                                                   {"MASTER_PORT", "1234"},
+                                                   {"TORCHELASTIC_RUN_ID", "none"},
+                                                   {"TORCHELASTIC_RESTART_COUNT", "2"},
+                                                   {"TORCHELASTIC_USE_AGENT_STORE", "True"}};
 
 TEST(World, WithoutALauncherAProcessIsAlone) {
   EXPECT_FALSE(world_of({}).is_launched());

@@ -1,11 +1,7 @@
-// Ranks as threads of one process, on loopback: c10d holds no global state, so each thread has its own communicator. For
-// tests of what ranks compute together; tests of processes that die start real ones (tests/apps/launch_test.cpp).
+// Ranks as threads of one process, on loopback: c10d holds no global state, so each thread has its own
+// communicator. For tests of what ranks compute together; tests of processes that die start real ones
+// (tests/apps/launch_test.cpp).
 #pragma once
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -13,6 +9,11 @@
 #include <functional>
 #include <thread>
 #include <vector>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "lib/dist/communicator.h"
 
@@ -26,15 +27,17 @@ inline std::pair<int, int64_t> listen_on_loopback() {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
   if (descriptor < 0 || ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      ::listen(descriptor, 64) != 0 || ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+      ::listen(descriptor, 64) != 0 ||
+      ::getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
     std::abort();
   }
   return {descriptor, ntohs(address.sin_port)};
 }
 
 /// Runs `part` on num_ranks connected ranks at once. What each threw, by rank; null: nothing.
-inline std::vector<std::exception_ptr> run_ranks(int64_t num_ranks, const std::function<void(dist::Communicator&)>& part,
-                                                 std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+inline std::vector<std::exception_ptr> run_ranks(
+    int64_t num_ranks, const std::function<void(dist::Communicator&)>& part,
+    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
   const auto [listening, port] = listen_on_loopback();
   std::vector<std::exception_ptr> problems(static_cast<std::size_t>(num_ranks));
   {

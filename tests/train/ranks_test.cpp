@@ -1,9 +1,10 @@
-// Whole runs on several ranks (threads, Gloo): the same curve as one process, whatever their number, also when it changes;
-// what ranks must agree on; what happens to all when one fails.
+// Whole runs on several ranks (threads, Gloo): the same curve as one process, whatever their number, also
+// when it changes; what ranks must agree on; what happens to all when one fails.
+#include "tests/support/ranks.h"
+
 #include <csignal>
 #include <cstdlib>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -11,6 +12,7 @@
 
 #include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "lib/checkpoint/checkpoint.h"
@@ -21,7 +23,6 @@
 #include "lib/train/agreement.h"
 #include "lib/train/trainer.h"
 #include "tests/support/expect_error.h"
-#include "tests/support/ranks.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tolerance.h"
 
@@ -35,8 +36,9 @@ class RanksTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     shared_ = new test::TempDir;
-    data::synthesize({.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
-                     *shared_ / "cells.h5ad");
+    data::synthesize(
+        {.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
+        *shared_ / "cells.h5ad");
   }
   static void TearDownTestSuite() { delete shared_; }
   void TearDown() override { clear_stop_signal(); }
@@ -85,8 +87,8 @@ class RanksTest : public testing::Test {
     const std::vector<Json> lines = lines_of(run), expected = lines_of(reference);
     ASSERT_EQ(lines.size(), expected.size());
     for (std::size_t i = 0; i < lines.size(); ++i) {
-      for (const char* key : {"step", "epoch", "tokens", "masked_tokens", "cells", "learning_rate", "heldout_cells",
-                              "heldout_masked_tokens", "heldout_uniform_loss"}) {
+      for (const char* key : {"step", "epoch", "tokens", "masked_tokens", "cells", "learning_rate",
+                              "heldout_cells", "heldout_masked_tokens", "heldout_uniform_loss"}) {
         EXPECT_EQ(lines[i].value(key, -1.0), expected[i].value(key, -1.0)) << key << " in " << lines[i];
       }
       for (const char* key : {"loss", "grad_norm", "heldout_loss", "heldout_gene_frequency_loss"}) {
@@ -112,7 +114,8 @@ TEST_F(RanksTest, AnyNumberOfRanksGivesTheCurveOfOneProcess) {
     EXPECT_GT(result.meters.cells_per_second, 0);
     // Connected but single: the same sums, the same bits.
     expect_same_curve(config.run.dir, one.run.dir, ranks == 1 ? 0 : test::kRanksRelative);
-    EXPECT_EQ(checkpoint::steps_in(fs::path(config.run.dir) / "checkpoints"), (std::vector<int64_t>{5, 10, 12}));
+    EXPECT_EQ(checkpoint::steps_in(fs::path(config.run.dir) / "checkpoints"),
+              (std::vector<int64_t>{5, 10, 12}));
   }
 }
 
@@ -136,7 +139,8 @@ TEST_F(RanksTest, ARunResumedWithAnotherNumberOfRanksContinuesTheCurve) {
   const auto go_on_with = [&](int64_t ranks, int64_t steps) {
     parts.train.steps = steps;
     const bool is_new = !fs::exists(parts.run.dir);
-    train_with(ranks, parts, is_new ? std::nullopt : std::optional(find_resume_point("latest", parts.run.dir)));
+    train_with(ranks, parts,
+               is_new ? std::nullopt : std::optional(find_resume_point("latest", parts.run.dir)));
   };
   go_on_with(2, 3);
   go_on_with(4, 7);
@@ -144,11 +148,13 @@ TEST_F(RanksTest, ARunResumedWithAnotherNumberOfRanksContinuesTheCurve) {
   parts.heldout.every_steps = 4;
   go_on_with(3, 12);
   std::vector<Json> lines = lines_of(parts.run.dir), expected = lines_of(whole.run.dir);
-  std::erase_if(expected, [](const Json& line) { return line.contains("heldout_loss") && line["step"] < 12; });
+  std::erase_if(expected,
+                [](const Json& line) { return line.contains("heldout_loss") && line["step"] < 12; });
   ASSERT_EQ(lines.size(), expected.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const char* key = expected[i].contains("loss") ? "loss" : "heldout_loss";
-    EXPECT_NEAR(lines[i].value(key, 0.0), expected[i][key].get<double>(), test::kRanksRelative * expected[i][key].get<double>());
+    EXPECT_NEAR(lines[i].value(key, 0.0), expected[i][key].get<double>(),
+                test::kRanksRelative * expected[i][key].get<double>());
     EXPECT_EQ(lines[i]["step"], expected[i]["step"]);
   }
 }
@@ -223,7 +229,8 @@ TEST_F(RanksTest, SettingsThatDifferBetweenRanksAreNamedBeforeAnythingIsWritten)
     train(config, std::nullopt, at::kCPU, communicator);
   });
   for (const std::string& message : messages) {
-    EXPECT_CONTAINS(message, "rank 1 was given other settings than rank 0: optim.learning_rate is 0.5 instead of 0.01");
+    EXPECT_CONTAINS(
+        message, "rank 1 was given other settings than rank 0: optim.learning_rate is 0.5 instead of 0.01");
   }
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
@@ -231,8 +238,8 @@ TEST_F(RanksTest, SettingsThatDifferBetweenRanksAreNamedBeforeAnythingIsWritten)
 TEST_F(RanksTest, WhatTheFirstRankCannotWriteEndsAll) {
   const TrainConfig config = small("run");
   fs::create_directory(config.run.dir);
-  const auto messages =
-      failures<ConfigError>([&](dist::Communicator& communicator) { train(config, std::nullopt, at::kCPU, communicator); });
+  const auto messages = failures<ConfigError>(
+      [&](dist::Communicator& communicator) { train(config, std::nullopt, at::kCPU, communicator); });
   EXPECT_EQ(messages[0].find("run.dir: "), 0U) << messages[0];
   EXPECT_EQ(messages[1].find("rank 0: run.dir: "), 0U) << messages[1];
 }
@@ -252,11 +259,12 @@ TEST_F(RanksTest, DivergenceIsTheSameDecisionOnEveryRank) {
   TrainConfig config = small("run");
   config.optim.learning_rate = 1e30;
   config.optim.clip_norm = 0;
-  const auto messages =
-      failures<NumericError>([&](dist::Communicator& communicator) { train(config, std::nullopt, at::kCPU, communicator); });
+  const auto messages = failures<NumericError>(
+      [&](dist::Communicator& communicator) { train(config, std::nullopt, at::kCPU, communicator); });
   const auto step_of = [](const std::string& message) { return message.substr(0, message.find(':')); };
   EXPECT_EQ(step_of(messages[0]), step_of(messages[1]));
-  EXPECT_TRUE(lines_of(config.run.dir).back()["loss"].is_null() || lines_of(config.run.dir).back()["grad_norm"].is_null());
+  EXPECT_TRUE(lines_of(config.run.dir).back()["loss"].is_null() ||
+              lines_of(config.run.dir).back()["grad_norm"].is_null());
 }
 
 TEST_F(RanksTest, WeightsThatDifferBetweenRanksAreNoticed) {

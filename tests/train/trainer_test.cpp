@@ -72,8 +72,8 @@ class TrainerTest : public testing::Test {
     for (Json line : lines_of(run / "metrics.jsonl")) {
       if (!with_heldout && line.contains("heldout_loss")) continue;
       for (const char* key : {"seconds", "seconds_data_wait", "seconds_forward", "seconds_backward",
-                              "seconds_reduce", "seconds_optimizer", "cells_per_second", "tokens_per_second", "model_tflops_per_second",
-                              "data_wait_share", "heldout_seconds"}) {
+                              "seconds_reduce", "seconds_optimizer", "cells_per_second", "tokens_per_second",
+                              "model_tflops_per_second", "data_wait_share", "heldout_seconds"}) {
         line.erase(key);
       }
       text += line.dump() + "\n";
