@@ -27,9 +27,9 @@ namespace {
 
 constexpr int kSaved = static_cast<int>(ExitCode::kSavedAfterSignal);
 constexpr int kCommunication = static_cast<int>(ExitCode::kDevice);
-// A rank that dies breaks its connections, and the others fail within milliseconds. Who is seen first may be
-// such a follower, so after an exit code 5 the others are given this long to fail by themselves before they
-// are asked to end, and a failure of another kind among them is the cause.
+// A rank that fails takes the others with it within milliseconds. Who is seen first may be such a follower:
+// then the others are given this long to fail by themselves before they are asked to end, and one that is no
+// follower is the cause.
 constexpr double kCauseSeconds = 2;
 constexpr int kPollMilliseconds = 200;
 
@@ -183,6 +183,7 @@ class Attempt {
       ++num_ended;
       if (had_ended) continue;
       ended_.push_back(rank->rank());
+      rank->pass_on_rest();
       const int code = rank->exit_code();
       if (code == 0 || code == kSaved) {
         if (!deadline_seconds_ && !cause_) deadline_seconds_ = now_seconds() + options_.end_seconds;
@@ -203,11 +204,10 @@ class Attempt {
     if (!cause_) {
       cause_seconds_ = now;
       blame(rank, "");
-      ask_seconds_ = rank.exit_code() == kCommunication ? now + kCauseSeconds : now;
+      ask_seconds_ = is_follower(rank) ? now + kCauseSeconds : now;
       deadline_seconds_ = *ask_seconds_ + options_.stop_seconds;
-    } else if (cause_->exit_code() == kCommunication && rank.exit_code() != kCommunication &&
-               (!was_asked_after_failure_ || rank.exit_code() != 128 + SIGTERM) &&
-               now - cause_seconds_ < 2 * kCauseSeconds) {
+    } else if (is_follower(*cause_) && !is_follower(rank) && now - cause_seconds_ < 2 * kCauseSeconds &&
+               !(was_asked_after_failure_ && rank.exit_code() == 128 + SIGTERM)) {
       blame(rank, "");
       if (ask_seconds_) ask_seconds_ = now;
     }
@@ -219,24 +219,20 @@ class Attempt {
     seconds_ = now_seconds() - start_seconds_;
   }
 
-  // What one rank says of another ("rank 2: ...", Communicator::together) is second hand.
-  [[nodiscard]] static bool is_hearsay(const RankProcess& rank) {
+  // It failed because another did: lost the connection, or repeats what that one said
+  // (Communicator::together).
+  [[nodiscard]] static bool is_follower(const RankProcess& rank) {
     const std::string& line = rank.error_line();
     const std::size_t end = line.find_first_not_of("0123456789", 5);
-    return line.starts_with("rank ") && end != std::string::npos && end > 5 && line[end] == ':';
+    const bool repeats = line.starts_with("rank ") && end != std::string::npos && end > 5 && line[end] == ':';
+    return rank.exit_code() == kCommunication || repeats;
   }
 
-  [[nodiscard]] LaunchResult result() {
+  [[nodiscard]] LaunchResult result() const {
     LaunchResult result;
     if (!cause_) {
       result.exit_code = was_saved_ ? kSaved : 0;
       return result;
-    }
-    if (is_hearsay(*cause_)) {
-      for (const auto& rank : ranks_) {
-        if (rank->exit_code() == cause_->exit_code() && !rank->error_line().empty() && !is_hearsay(*rank))
-          cause_ = rank.get();
-      }
     }
     const int code = cause_->exit_code();
     result.exit_code = code >= 128 && !was_asked_to_stop_ ? kCommunication : code;

@@ -101,10 +101,10 @@ TEST(Launcher, ARankThatIsKilledCountsAsTheCauseThoughTheOthersFailWithIt) {
 }
 
 TEST(Launcher, ARankThatOnlyRepeatsWhatAnotherSaidIsNotTheCause) {
-  const Outcome outcome = run(ranks(
-      2,
-      "trap '' TERM; if [ $RANK = 1 ]; then sleep 0.4; echo 'scrna-train: error: disk full' >&2; exit 3; fi; "
-      "echo 'scrna-train: error: rank 1: disk full' >&2; exit 3"));
+  const Outcome outcome =
+      run(ranks(2,
+                "if [ $RANK = 1 ]; then sleep 0.4; echo 'scrna-train: error: disk full' >&2; exit 3; fi; "
+                "echo 'scrna-train: error: rank 1: disk full' >&2; exit 3"));
   EXPECT_NE(outcome.result.message.find("rank 1 failed first"), std::string::npos) << outcome.result.message;
   EXPECT_NE(outcome.result.message.find("exit code 3: disk full"), std::string::npos)
       << outcome.result.message;
