@@ -15,6 +15,10 @@ template <class T>
 class KeyGroup {
  public:
   static constexpr int kScores = kQueries / 2;  // per thread
+  /// What long cells take, whose weights are even smaller.
+  static constexpr SigmoidForm kLongForm = T::kForm == SigmoidForm::kSmall ? SigmoidForm::kTiny : T::kForm;
+  static constexpr float kLongBias =
+      kTinyBiasBelow / 1.4426950408889634F;  // the bias of a tile is in nats here
 
   __device__ __forceinline__ KeyGroup(const BackwardParams& params, BackwardShared<T>& shared, int group)
       : shared_(shared),
@@ -51,7 +55,12 @@ class KeyGroup {
         column_bias_ = params.key_bias == nullptr ? nullptr : params.key_bias + tile.query_token;
         columns_left_ = (num_blocks - 1) * kQueries + tile.query_tail;
       }
-      if (num_blocks > 0) attend(num_blocks, slot.index);
+      if (num_blocks > 0) {
+        if (kLongForm != T::kForm && params.key_bias == nullptr && tile.bias < kLongBias)
+          attend<kLongForm>(num_blocks, slot.index);
+        else
+          attend<T::kForm>(num_blocks, slot.index);
+      }
       const int64_t token = tile.key_token + row;
       const int head = tile.head;
       const int num_valid = num_blocks > 0 ? tile.num_valid - row : 0;
@@ -77,6 +86,7 @@ class KeyGroup {
   }
 
  private:
+  template <SigmoidForm kForm>
   __device__ __forceinline__ void attend(int num_blocks, int slot) {
     const uint64_t k = k_ + slot * (T::kKeyBytes >> 4);
     const uint64_t v = v_ + slot * (T::kKeyBytes >> 4);
@@ -87,7 +97,7 @@ class KeyGroup {
     products_commit();
     products_wait<0>();
     pin(scores());
-    weigh();
+    weigh<kForm>();
     round_weights();
     for (int left = num_blocks - 1; left > 0; --left) {
       const int stage = ring_.index;
@@ -105,7 +115,7 @@ class KeyGroup {
       products_wait<1>();
       pin(scores());
       if constexpr (T::kKeepWeights) finish_values(stage);
-      weigh();
+      weigh<kForm>();
       if constexpr (T::kKeepWeights) round_weights();
       products_wait<0>();
       pin(d_k_);
@@ -214,15 +224,16 @@ class KeyGroup {
           out, &scores[4 * step], queries + (step * 2048 >> 4), 1);
   }
 
+  template <SigmoidForm kForm>
   __device__ __forceinline__ void weigh() {
     if constexpr (!T::kValues) {
       if (column_bias_ != nullptr) {
         add_column_bias();
-        sigmoid<T::kForm>(scores(), 1.0F, [this](int i) { return bias_[i / 2 % 2]; });
+        sigmoid<kForm>(scores(), 1.0F, [this](int i) { return bias_[i / 2 % 2]; });
         return;
       }
     }
-    sigmoid<T::kForm>(scores(), scale_, [this](int i) { return bias_[i / 2 % 2]; });
+    sigmoid<kForm>(scores(), scale_, [this](int i) { return bias_[i / 2 % 2]; });
   }
 
   /// Pass::kQueries: the key bias belongs to columns; scales the scores too. Not fast: one load per score.

@@ -1,6 +1,5 @@
 // scrna-train bench train: lib/bench/train_bench.h with a run's configuration, as text on standard output
-// and, with
-// --json, as a file.
+// (--row: as one line of a table) and, with --json, as a file.
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +21,7 @@ struct BenchTrainCommand {
   std::vector<std::string> overrides;
   std::string attention;  // empty: as the configuration says
   std::string json;
+  bool row = false;
 };
 
 train::TrainConfig read_config(const BenchTrainCommand& command, const bench::TrainBenchOptions& options) {
@@ -44,7 +44,7 @@ ExitCode bench_train(const BenchTrainCommand& command, const bench::TrainBenchOp
   report.result = bench::bench_training(report.config, options,
                                         [](std::string_view part) { log::info("[bench] {}", part); });
   report.machine = report.on_gpu() ? bench::gpu_machine() : bench::cpu_machine();
-  print(train_bench_text(report));
+  print(command.row ? train_bench_row(report) : train_bench_text(report));
   if (!command.json.empty()) write_file_atomically(command.json, train_bench_json(report).dump(1) + "\n");
   return ExitCode::kDone;
 }
@@ -79,6 +79,8 @@ void add_bench_train(Program& program, CLI::App& group) {
   add_fields(app, options);
   app.add_option("--attention", command->attention, "sigmoid or softmax, over the file's model.attention")
       ->type_name("NAME");
+  app.add_flag("--row", command->row,
+               "print one line of a Markdown table instead: lib/train/README.md has its head");
   app.add_option("--json", command->json,
                  "also write everything to this file, which is replaced if it exists")
       ->type_name("FILE");

@@ -4,6 +4,7 @@
 
 #include "apps/scrna_train/bench_report.h"
 #include "lib/core/progress.h"
+#include "lib/train/matrix_ceiling.h"
 
 namespace scrna::app {
 namespace {
@@ -47,15 +48,18 @@ std::string memory_words(const TrainBenchReport& report) {
 std::string breakdown_words(const bench::TrainBenchResult& result) {
   if (!result.breakdown) return fmt::format("\n  no breakdown by kernel: {}\n", result.breakdown_problem);
   const bench::Breakdown& breakdown = *result.breakdown;
+  const double step = breakdown.step_milliseconds;
   std::string text = fmt::format("\n  {:<20}{:>9}{:>8}\n", "kernels of a step", "ms", "%");
   const auto row = [&](std::string_view what, double milliseconds) {
-    text += fmt::format("  {:<20}{:>9.2f}{:>8.1f}\n", what, milliseconds,
-                        100 * milliseconds / result.median_milliseconds);
+    text += fmt::format("  {:<20}{:>9.2f}{:>8.1f}\n", what, milliseconds, 100 * milliseconds / step);
   };
   for (const auto& [kernel_class, name] : bench::kKernelClasses)
     row(name, breakdown.milliseconds.at(kernel_class));
-  row("idle", result.median_milliseconds - breakdown.busy_milliseconds);
-  text += "  (recorded in steps of their own; idle: the median step less the time in which a kernel ran)\n";
+  row("idle", breakdown.idle_milliseconds());
+  text += fmt::format(
+      "  (parts of {} recorded steps of {:.2f} ms, from the first kernel to the last; idle: nothing runs;\n"
+      "   products: of the blocks and of the head, forward, backward and of the weights)\n",
+      bench::kProfiledSteps, step);
   std::size_t told = 0;
   for (const bench::KernelTime& kernel : breakdown.kernels) {
     if (kernel.kernel_class != bench::KernelClass::kOther ||
@@ -70,10 +74,10 @@ std::string breakdown_words(const bench::TrainBenchResult& result) {
 nlohmann::ordered_json breakdown_json(const bench::TrainBenchResult& result) {
   if (!result.breakdown) return nullptr;
   const bench::Breakdown& breakdown = *result.breakdown;
-  nlohmann::ordered_json json{{"classes_ms", nlohmann::ordered_json::object()},
-                              {"busy_ms", breakdown.busy_milliseconds},
-                              {"idle_ms", result.median_milliseconds - breakdown.busy_milliseconds},
-                              {"kernels", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json{
+      {"classes_ms", nlohmann::ordered_json::object()}, {"busy_ms", breakdown.busy_milliseconds},
+      {"recorded_steps", bench::kProfiledSteps},        {"recorded_step_ms", breakdown.step_milliseconds},
+      {"idle_ms", breakdown.idle_milliseconds()},       {"kernels", nlohmann::ordered_json::array()}};
   for (const auto& [kernel_class, name] : bench::kKernelClasses) {
     json["classes_ms"][std::string(name)] = breakdown.milliseconds.at(kernel_class);
   }
@@ -100,14 +104,34 @@ std::string train_bench_text(const TrainBenchReport& report) {
                                      grouped(static_cast<int64_t>(result.per_second(result.load.tokens)))));
   text += line("model FLOP", fmt::format("{:.4g} TFLOP/s ({:.4g} TFLOP a step, forward and backward)",
                                          result.flop_per_second() * 1e-12, result.flop * 1e-12));
-  text += line(
-      "MFU", fmt::format("{:.1f} % of {:.4g} TFLOP/s, which large {} products reach here", 100 * result.mfu(),
-                         result.ceiling_flop_per_second * 1e-12, result.compute_type));
+  text +=
+      line("MFU",
+           fmt::format("{:.1f} % of {:.4g} TFLOP/s, which large {} products reach here\n  {:<20}({:.1f} s of "
+                       "them before the steps, the median of the second half{})",
+                       100 * result.mfu(), result.ceiling_flop_per_second * 1e-12, result.compute_type, "",
+                       train::kMatrixCeilingSeconds, report.on_gpu() ? "; train measures the same" : ""));
   text += line("peak memory", memory_words(report));
   text += line("padding", fmt::format("{:.1f} % of the rows computed", 100 * result.load.padding_share()));
   text += line("loss", fmt::format("{:.3f} to {:.3f}, the same cells every step", result.first_loss,
                                    result.last_loss));
   return text + breakdown_words(result);
+}
+
+std::string train_bench_row(const TrainBenchReport& report) {
+  const bench::TrainBenchResult& result = report.result;
+  const train::TrainConfig& config = report.config;
+  const std::string attention = config.model.attention == model::Attention::kSigmoid
+                                    ? fmt::format("sigmoid, {}", name_of(config.model.attention_precision))
+                                    : "softmax";
+  const int64_t bytes = result.memory ? result.memory->peak_bytes : result.peak_resident_bytes;
+  return fmt::format(
+      "| {:.4g}M | {} cells, {}, {} | {} | {} | {} | {:.1f} | {:.4g} | {} | {:.3g} | {:.1f} % | {:.1f} GB "
+      "|\n",
+      static_cast<double>(result.parameters) * 1e-6, result.load.cells, name_of(report.options.lengths),
+      grouped(report.options.context), grouped(result.load.tokens), attention,
+      name_of(config.train.recompute), result.median_milliseconds, result.per_second(result.load.cells),
+      grouped(static_cast<int64_t>(result.per_second(result.load.tokens))), result.flop_per_second() * 1e-12,
+      100 * result.mfu(), static_cast<double>(bytes) / 1e9);
 }
 
 nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
@@ -119,6 +143,7 @@ nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
                       {"context", report.options.context},
                       {"vocabulary", report.options.vocabulary},
                       {"attention", name_of(config.model.attention)},
+                      {"attention_precision", name_of(config.model.attention_precision)},
                       {"num_layers", config.model.num_layers},
                       {"width", config.model.width},
                       {"num_heads", config.model.num_heads},

@@ -20,6 +20,9 @@ struct TrainBenchReport {
 };
 
 std::string train_bench_text(const TrainBenchReport& report);
+/// One line of the table in lib/train/README.md: parameters, cells (lengths, context), tokens, attention,
+/// recompute, ms per step, cells/s, tokens/s, TFLOP/s, MFU, peak memory (on the CPU of the process).
+std::string train_bench_row(const TrainBenchReport& report);
 /// Keys: apps/scrna_train/README.md.
 nlohmann::ordered_json train_bench_json(const TrainBenchReport& report);
 

@@ -68,6 +68,10 @@ void add_inspect(Program& program) {
        {"scrna-train inspect --json cells.h5ad", "one JSON object; of several files, an array"},
        {"scrna-train inspect --matrix layers/spliced --max-tokens 1024,2048 cells.h5ad",
         "the numbers of another matrix, for other context lengths"},
+       {"scrna-train inspect --vocabulary runs/demo/vocabulary.tsv cells.h5ad",
+        "how much of the file a model would know, and the largest genes that it would not"},
+       {"scrna-train inspect --filter \"tissue in ['blood', 'lung']\" cells.h5ad",
+        "how many cells data.filter would choose"},
        {"scrna-train inspect --json data/*.h5ad | jq -r '[.] | flatten[] | [.path, .matrix] | @tsv'",
         "one line for each of many files"}},
       [command] { return inspect(*command); });
@@ -77,9 +81,20 @@ void add_inspect(Program& program) {
                  "matrix to look at: X, raw/X, layers/<name>, or auto: the one with raw counts")
       ->type_name("NAME")
       ->capture_default_str();
+  app.add_option("--genome", command->options.genome, "genome to take of a 10x .h5 file with several")
+      ->type_name("NAME");
   app.add_option("--gene-column", command->options.gene_column,
                  "var column that holds the gene ids, or index; default: found and reported")
       ->type_name("NAME");
+  app.add_option("--gene-map", command->options.gene_map,
+                 "table of other names of genes (columns alias and id), as data.gene_map")
+      ->type_name("FILE.tsv");
+  app.add_option("--vocabulary", command->options.vocabulary,
+                 "vocabulary.tsv of a model: report how much of the file it knows, and the largest misses")
+      ->type_name("FILE.tsv");
+  app.add_option("--filter", command->options.filter,
+                 "obs expression, as data.filter: report how many cells it chooses")
+      ->type_name("TEXT");
   app.add_option_function<std::string>(
          "--max-tokens",
          [command](const std::string& text) { command->options.max_tokens = read_contexts(text); },

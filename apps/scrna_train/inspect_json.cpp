@@ -49,6 +49,17 @@ ordered_json json_of(const data::ObsColumnReport& column) {
   return json;
 }
 
+// Rates are parts of 1; of nothing, null.
+ordered_json json_of(const data::VocabularyReport& vocabulary) {
+  ordered_json json{{"vocabulary_genes", vocabulary.size},
+                    {"known_genes", vocabulary.known_genes},
+                    {"count_hit_rate", vocabulary.known_counts / vocabulary.counts},
+                    {"largest_misses", ordered_json::array()}};
+  for (const data::MissedGene& miss : vocabulary.largest_misses)
+    json["largest_misses"].push_back({{"id", miss.id}, {"counts", number(miss.counts)}});
+  return json;
+}
+
 }  // namespace
 
 ordered_json inspect_json(const data::InspectReport& report) {
@@ -63,11 +74,13 @@ ordered_json inspect_json(const data::InspectReport& report) {
                     {"cells", report.cells},
                     {"genes", report.genes},
                     {"stored_values", report.stored_values},
+                    {"repeated_entries", report.repeated_entries},
                     {"total_counts", number(report.total_counts)},
                     {"gene_id_type", data::name_of(report.gene_id_type)},
                     {"gene_id_source", report.gene_id_source},
                     {"gene_id_examples", report.gene_id_examples},
                     {"repeated_gene_ids", report.repeated_gene_ids},
+                    {"removed_genome_prefixes", report.removed_prefixes},
                     {"genes_expressed", report.genes_expressed},
                     {"expressed_genes", json_of(report.expressed_genes)},
                     {"counts_per_cell", json_of(report.counts_per_cell)},
@@ -78,6 +91,9 @@ ordered_json inspect_json(const data::InspectReport& report) {
                     {"suitability", suitability.verdict},
                     {"notes", suitability.notes},
                     {"next_command", suitability.next_command}};
+  if (!report.options.gene_map.empty()) json["translated_genes"] = report.translated_genes;
+  if (report.chosen_cells) json["chosen_cells"] = *report.chosen_cells;
+  if (report.in_vocabulary) json["in_vocabulary"] = json_of(*report.in_vocabulary);
   for (const data::MatrixReport& matrix : report.matrices) json["matrices"].push_back(json_of(matrix));
   for (const data::ObsColumnReport& column : report.obs_columns)
     json["obs_columns"].push_back(json_of(column));

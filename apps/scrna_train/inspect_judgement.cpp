@@ -1,5 +1,7 @@
 // From numbers to advice. Thresholds are rules of thumb and say so; only what training refuses is "not
 // suitable".
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "apps/scrna_train/inspect_report.h"
@@ -44,9 +46,13 @@ Suitability judge_suitability(const data::InspectReport& report) {
   const int64_t usable = report.cells - report.empty_cells;
   if (!report.is_counts) {
     is_refused = true;
-    result.notes.push_back(report.matrix +
-                           " does not hold raw counts: training refuses it unless "
-                           "data.allow_normalized=true; look for the counts in the source of the file");
+    const auto chosen =
+        std::find_if(report.matrices.begin(), report.matrices.end(),
+                     [&](const data::MatrixReport& matrix) { return matrix.name == report.matrix; });
+    const bool can_be_accepted = chosen != report.matrices.end() && data::can_be_accepted(chosen->survey);
+    result.notes.push_back(report.matrix + " does not hold raw counts: training refuses it" +
+                           (can_be_accepted ? " unless data.allow_normalized=true" : "") +
+                           "; look for the counts in the source of the file");
   }
   if (usable == 0) {
     is_refused = true;
@@ -60,6 +66,19 @@ Suitability judge_suitability(const data::InspectReport& report) {
     result.notes.push_back(
         "the gene ids look like neither Ensembl ids nor symbols: models of other files will not "
         "know them; if a var column has better ones, name it with data.gene_column");
+  }
+  const double lowest_hit_rate = data::DataConfig{}.min_gene_hit_rate;
+  if (const auto& vocabulary = report.in_vocabulary;
+      vocabulary && vocabulary->known_counts < lowest_hit_rate * vocabulary->counts) {
+    is_refused = true;
+    result.notes.push_back(
+        fmt::format("less than {:.0f} % of the counts are in genes of the vocabulary "
+                    "(data.min_gene_hit_rate): is it another species, or another kind of gene id?",
+                    100 * lowest_hit_rate));
+  }
+  if (report.chosen_cells == 0) {
+    is_refused = true;
+    result.notes.push_back("the filter chooses no cell");
   }
   if (report.repeated_gene_ids > 0) {
     result.notes.push_back(fmt::format("{} genes repeat an id; counts of the same id are summed",
@@ -82,12 +101,18 @@ Suitability judge_suitability(const data::InspectReport& report) {
                   grouped(context), grouped(report.expressed_values)));
   if (!report.is_counts) return result;
   result.next_command = fmt::format(
-      "scrna-train train --config configs/demo.yaml --set data.files={} --set run.dir={} --set tokenizer.max_tokens={}",
+      "scrna-train train --config configs/demo.yaml --set data.files={} --set run.dir={} --set "
+      "tokenizer.max_tokens={}",
       quoted(report.path.string()), quoted("runs/" + report.path.stem().string()), context);
   if (report.options.matrix != "auto") result.next_command += " --set data.matrix=" + quoted(report.matrix);
-  if (!report.options.gene_column.empty()) {
-    result.next_command += " --set data.gene_column=" + quoted(report.options.gene_column);
-  }
+  const auto add = [&](const char* setting, const std::string& value) {
+    if (!value.empty()) result.next_command += fmt::format(" --set {}={}", setting, quoted(value));
+  };
+  add("data.genome", report.options.genome);
+  add("data.gene_column", report.options.gene_column);
+  add("data.gene_map", report.options.gene_map);
+  add("data.vocabulary", report.options.vocabulary);
+  add("data.filter", report.options.filter);
   return result;
 }
 

@@ -85,6 +85,24 @@ std::string histogram_lines(const data::InspectReport& report) {
   return text;
 }
 
+std::string vocabulary_lines(const data::InspectReport& report) {
+  const data::VocabularyReport& vocabulary = *report.in_vocabulary;
+  const auto part = [&](double counts) {
+    return fmt::format("{:.1f} %", vocabulary.counts > 0 ? 100 * counts / vocabulary.counts : 0.0);
+  };
+  std::string text =
+      fmt::format("    {} of {} are among the {} genes of {}: {} of the counts\n",
+                  grouped(vocabulary.known_genes), grouped(report.genes), grouped(vocabulary.size),
+                  printable(report.options.vocabulary, 200), part(vocabulary.known_counts));
+  std::string misses;
+  for (const data::MissedGene& miss : vocabulary.largest_misses) {
+    misses += fmt::format("{}{} ({})", misses.empty() ? "" : ", ",
+                          miss.id.empty() ? "genes without id" : printable(miss.id), part(miss.counts));
+  }
+  if (!misses.empty()) text += "    the largest that are not: " + misses + "\n";
+  return text;
+}
+
 std::size_t longest_name(const auto& items) {
   std::size_t longest = 8;
   for (const auto& item : items) longest = std::max(longest, printable(item.name).size());
@@ -105,12 +123,28 @@ std::string inspect_text(const data::InspectReport& report) {
                       grouped(report.genes), grouped(report.stored_values),
                       report.layout == data::MatrixLayout::kDense ? "non-zero" : "stored",
                       number(report.total_counts));
+  if (report.repeated_entries > 0) {
+    text += fmt::format("    {} entries repeat a gene of their cell; they are summed\n",
+                        grouped(report.repeated_entries));
+  }
+  if (report.chosen_cells) {
+    text += fmt::format("    {} cells ({}) are chosen by {}\n", grouped(*report.chosen_cells),
+                        percent(*report.chosen_cells, report.cells), printable(report.options.filter, 200));
+  }
 
   text += fmt::format("\n  Genes\n    ids of type {} from {}: {}, ...\n", data::name_of(report.gene_id_type),
                       report.gene_id_source, joined(report.gene_id_examples));
   text += fmt::format("    {} of {} are expressed by at least one cell; {} repeat an id\n",
                       grouped(report.genes_expressed), grouped(report.genes),
                       report.repeated_gene_ids == 0 ? "none" : grouped(report.repeated_gene_ids));
+  if (!report.removed_prefixes.empty())
+    text +=
+        fmt::format("    genomes before their names were taken off: {}\n", joined(report.removed_prefixes));
+  if (!report.options.gene_map.empty()) {
+    text += fmt::format("    {} of {} are translated by {}\n", grouped(report.translated_genes),
+                        grouped(report.genes), printable(report.options.gene_map, 200));
+  }
+  if (report.in_vocabulary) text += vocabulary_lines(report);
 
   text += "\n  Columns of obs\n";
   if (report.obs_columns.empty()) text += "    none\n";

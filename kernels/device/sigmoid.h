@@ -76,20 +76,21 @@ __device__ __forceinline__ void sigmoid(float (&s)[kSize], float scale, Bias bia
 #pragma unroll
     for (int i = 0; i < kSize; ++i) s[i] = reciprocal_approx(1.0F + exp2_approx(fmaf(s[i], scale, bias(i))));
   } else {
-    static_assert(kForm == SigmoidForm::kSmall);
-    uint32_t largest = 0;  // of non-negative floats, whose bits are in their order; NaN is above all
+    constexpr bool kTiny = kForm == SigmoidForm::kTiny;
+    uint32_t largest[2] = {0, 0};  // of non-negative floats, whose bits are in their order; NaN is above all
 #pragma unroll
     for (int i = 0; i < kSize; i += 2) {
       s[i] = exp2_approx(fmaf(s[i], scale, bias(i)));
       s[i + 1] = exp2_approx(fmaf(s[i + 1], scale, bias(i + 1)));
-      largest = max(max(largest, __float_as_uint(s[i])), __float_as_uint(s[i + 1]));
+      uint32_t& l = largest[i / 2 % 2];
+      l = max(max(l, __float_as_uint(s[i])), __float_as_uint(s[i + 1]));
     }
-    if (__any_sync(~0U, largest > __float_as_uint(kSmallLimit))) {
+    if (__any_sync(~0U, max(largest[0], largest[1]) > __float_as_uint(kTiny ? kTinyLimit : kSmallLimit))) {
 #pragma unroll
       for (int i = 0; i < kSize; ++i) s[i] = sigmoid_of_exponential(s[i]);
     } else {
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) s[i] = fmaf(s[i], fmaf(s[i], s[i], -s[i]), s[i]);
+      for (int i = 0; i < kSize; ++i) s[i] = fmaf(s[i], kTiny ? -s[i] : fmaf(s[i], s[i], -s[i]), s[i]);
     }
   }
 }

@@ -58,18 +58,25 @@ constexpr std::array kRules{
     Rule{"index_elementwise", KernelClass::kEmbedding},
     Rule{"sort", KernelClass::kEmbedding},
     Rule{"compute_grad_weight", KernelClass::kEmbedding},
+    Rule{"cudafunctor_add", KernelClass::kAutogradSums},
     Rule{"copy", KernelClass::kCopies},
     Rule{"fillfunctor", KernelClass::kCopies},
 };
 
-double busy_nanoseconds(std::vector<std::pair<int64_t, int64_t>> spans) {
+struct Coverage {
+  double busy_ns = 0;   // at least one span runs
+  double whole_ns = 0;  // from the first begin to the last end
+};
+
+Coverage coverage_of(std::vector<std::pair<int64_t, int64_t>> spans) {
+  if (spans.empty()) return {};
   std::sort(spans.begin(), spans.end());
-  int64_t busy = 0, end = spans.empty() ? 0 : spans.front().first;
+  int64_t busy = 0, end = spans.front().first;
   for (const auto& [first, last] : spans) {
     busy += std::max<int64_t>(0, last - std::max(first, end));
     end = std::max(end, last);
   }
-  return static_cast<double>(busy);
+  return {.busy_ns = static_cast<double>(busy), .whole_ns = static_cast<double>(end - spans.front().first)};
 }
 
 }  // namespace
@@ -108,7 +115,9 @@ Breakdown break_down(const std::vector<DeviceEvent>& events, int64_t steps) {
     result.milliseconds[kernel.kernel_class] += milliseconds;
     spans.emplace_back(event.start_ns, event.start_ns + event.duration_ns);
   }
-  result.busy_milliseconds = busy_nanoseconds(std::move(spans)) * 1e-6 * per_step;
+  const Coverage coverage = coverage_of(std::move(spans));
+  result.busy_milliseconds = coverage.busy_ns * 1e-6 * per_step;
+  result.step_milliseconds = coverage.whole_ns * 1e-6 * per_step;
   for (auto& [name, kernel] : by_name) result.kernels.push_back(std::move(kernel));
   std::sort(result.kernels.begin(), result.kernels.end(), [](const KernelTime& a, const KernelTime& b) {
     return std::pair(-a.milliseconds_per_step, a.name) < std::pair(-b.milliseconds_per_step, b.name);

@@ -15,16 +15,18 @@
 namespace scrna::bench {
 
 enum class KernelClass {
-  kProducts,   // matrix products, the head's too
-  kAttention,  // forward, backward, plan and rounding of attention
-  kNorm,       // residual + dropout + LayerNorm, and dropout of its own
-  kGelu,       // bias + GELU and its backward pass
-  kLoss,       // cross-entropy of the head, without its products
-  kEmbedding,  // gather, scatter, sort, choice of the masked rows
-  kBiasSums,   // column sums: gradients of biases and LayerNorm weights
-  kProbe,      // sampled attention scores (train.probe_queries)
-  kOptimizer,  // gradient norms and AdamW
-  kCopies,     // copies and zeroing of memory
+  kProducts,      // matrix products, the head's too
+  kAttention,     // forward, backward, plan and rounding of attention
+  kNorm,          // residual + dropout + LayerNorm, and dropout of its own
+  kGelu,          // bias + GELU and its backward pass
+  kLoss,          // cross-entropy of the head, without its products
+  kEmbedding,     // gather, scatter, sort, choice of the masked rows
+  kBiasSums,      // column sums: gradients of biases and LayerNorm weights
+  kProbe,         // sampled attention scores (train.probe_queries)
+  kAutogradSums,  // LibTorch's, where two gradients of one tensor meet: of the embedding's stream, of
+                  // LayerNorm weights and of GELU's biases
+  kOptimizer,     // gradient norms and AdamW
+  kCopies,        // copies and zeroing of memory
   kOther
 };
 inline constexpr std::array kKernelClasses{
@@ -36,6 +38,7 @@ inline constexpr std::array kKernelClasses{
     std::pair{KernelClass::kEmbedding, std::string_view("embedding")},
     std::pair{KernelClass::kBiasSums, std::string_view("bias gradients")},
     std::pair{KernelClass::kProbe, std::string_view("score probe")},
+    std::pair{KernelClass::kAutogradSums, std::string_view("sums of gradients")},
     std::pair{KernelClass::kOptimizer, std::string_view("optimizer")},
     std::pair{KernelClass::kCopies, std::string_view("copies")},
     std::pair{KernelClass::kOther, std::string_view("other")}};
@@ -62,7 +65,11 @@ struct KernelTime {
 struct Breakdown {
   std::map<KernelClass, double> milliseconds;  // per step, every class
   double busy_milliseconds = 0;                // per step: at least one event runs (streams may overlap)
-  std::vector<KernelTime> kernels;             // longest first
+  double step_milliseconds = 0;  // from the first event's begin to the last one's end, divided by the steps
+
+  /// Of a recorded step: nothing runs.
+  [[nodiscard]] double idle_milliseconds() const { return step_milliseconds - busy_milliseconds; }
+  std::vector<KernelTime> kernels;  // longest first
 };
 
 /// Sums the events of `steps` optimizer steps.

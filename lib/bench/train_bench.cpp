@@ -7,7 +7,6 @@
 #include <ATen/Parallel.h>
 
 #include "lib/bench/kernel_profile.h"
-#include "lib/core/clock.h"
 #include "lib/core/error.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
@@ -21,8 +20,6 @@ namespace scrna::bench {
 namespace {
 
 constexpr int64_t kWarmUpSteps = 3;
-constexpr int64_t kProfiledSteps = 3;
-constexpr double kCeilingSeconds = 0.3;
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -66,27 +63,28 @@ class Training {
         batch_(train::to_device(batch, device)) {}
 
   /// `count` steps, the next one launched before this one's report is waited for. Calls `done` with each
-  /// report.
+  /// report, its idle and total seconds from the end of the step before (of the first: from its begin).
   void run(int64_t count, const std::function<void(const train::StepReport&)>& done) {
-    std::optional<train::PendingStep> in_flight;
+    std::optional<train::PendingStep> before, in_flight;
+    const auto finish = [&] {
+      train::StepReport report = in_flight->wait();
+      if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
+      if (before) report.seconds.idle = in_flight->clock().seconds_after(before->clock());
+      report.seconds.total = report.seconds.idle + in_flight->clock().span_seconds();
+      done(report);
+      before = std::exchange(in_flight, std::nullopt);
+    };
     for (int64_t i = 0; i < count; ++i) {
       train::PendingStep next = step_.launch(batch_);
       ++batch_.step;
-      if (in_flight) finish(*in_flight, done);
+      if (in_flight) finish();
       in_flight = std::move(next);
     }
-    finish(*in_flight, done);
+    finish();
   }
   [[nodiscard]] const model::Encoder& encoder() const { return encoder_; }
 
  private:
-  static void finish(const train::PendingStep& step,
-                     const std::function<void(const train::StepReport&)>& done) {
-    const train::StepReport report = step.wait();
-    if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
-    done(report);
-  }
-
   model::Encoder encoder_;
   optim::AdamW optimizer_;
   train::TrainStep step_;
@@ -97,11 +95,8 @@ void time_steps(Training& training, int64_t steps, TrainBenchResult& result) {
   training.run(kWarmUpSteps, [&](const train::StepReport& report) {
     if (result.first_loss == 0) result.first_loss = report.loss;
   });
-  double begin = now_seconds();
   training.run(steps, [&](const train::StepReport& report) {
-    const double end = now_seconds();
-    result.step_milliseconds.push_back((end - begin) * 1e3);
-    begin = end;
+    result.step_milliseconds.push_back(report.seconds.total * 1e3);
     result.last_loss = report.loss;
   });
   result.median_milliseconds = median(result.step_milliseconds);
@@ -142,14 +137,14 @@ TrainBenchResult bench_training(const train::TrainConfig& config, const TrainBen
     result.parameters = training.encoder().parameters().num_elements();
     result.predicted_memory_bytes = predicted_bytes(config, training.encoder(), batch);
     result.attention = training.encoder().describe_attention();
+    tell("timing matrix products");
+    result.ceiling_flop_per_second = train::measure_matrix_ceiling(device, compute_type);
     tell("timing steps");
     time_steps(training, options.steps, result);
     if (!device.is_cpu()) result.memory = train::device_memory(device);
     result.peak_resident_bytes = train::peak_resident_bytes();
     tell("recording kernels");
     profile_steps(training, device, result);
-    tell("timing matrix products");
-    result.ceiling_flop_per_second = train::measure_matrix_ceiling(device, compute_type, kCeilingSeconds);
   });
   return result;
 }

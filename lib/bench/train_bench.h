@@ -1,7 +1,8 @@
 // `bench train`: optimizer steps of a configured encoder on synthetic cells (train_problem.h), by the same
-// Encoder, TrainStep and AdamW as training, one step in flight as the trainer keeps it. Three parts: timed
-// steps, profiled steps (which kernels), and matrix products, whose speed is the ceiling that the step's
-// FLOP/s are held against; products come last, so that the GPU is as hot as it was for the steps.
+// Encoder, TrainStep and AdamW as training, one step in flight as the trainer keeps it. Three parts: matrix
+// products, whose speed is the ceiling that the step's FLOP/s are held against (as long and as early as the
+// trainer measures it, so that the MFUs compare), timed steps, and profiled steps (which kernels). A GPU's
+// steps are timed by its own clock, from the end of one to the end of the next.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,8 @@
 #include "lib/train/train_config.h"
 
 namespace scrna::bench {
+
+inline constexpr int64_t kProfiledSteps = 3;
 
 struct TrainBenchOptions {
   Lengths lengths = Lengths::kCellxgene;

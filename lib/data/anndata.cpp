@@ -1,6 +1,7 @@
 #include "lib/data/anndata.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <mutex>
 #include <utility>
 
@@ -9,34 +10,79 @@
 #include "lib/data/hdf5.h"
 #include "lib/data/matrix.h"
 #include "lib/data/table.h"
+#include "lib/data/tenx.h"
 
 namespace scrna::data {
 namespace {
 
-// Files that people mistake for .h5ad, each told apart by what only it has.
+// Other kinds of HDF5 file that people take for .h5ad, each told apart by what only it has.
 void refuse_relatives(const h5::Group& root) {
-  if (root.has("mod"))
+  const auto has_all = [&](std::initializer_list<const char*> names) {
+    return std::all_of(names.begin(), names.end(), [&](const char* name) { return root.has(name); });
+  };
+  if (has_all({"mod"}))
     throw DataError("{} is a MuData .h5mu file; write one modality as .h5ad: mdata['rna'].write_h5ad(path)",
                     root.where());
-  if (root.has("row_attrs") && root.has("col_attrs")) {
-    throw DataError("{} is a loom file; convert it once: anndata.read_loom(path).write_h5ad(new_path)",
+  if (has_all({"row_attrs", "col_attrs"})) {
+    throw DataError("{} is a loom file; convert it once: anndata.io.read_loom(path).write_h5ad(new_path)",
                     root.where());
   }
-  if (root.has("matrix/barcodes") ||
-      (!root.has("obs") && !root.members().empty() && root.has(root.members().front() + "/barcodes"))) {
+  if (has_all({"obs", "var"})) return;
+  if (has_all({"barcode_idx"}) || has_all({"molecule_info"}) || has_all({"gem_group", "umi"})) {
     throw DataError(
-        "{} is a 10x Genomics .h5 file; convert it once: scanpy.read_10x_h5(path).write_h5ad(new_path)",
+        "{} is a 10x molecule_info.h5 file, single molecules without a matrix; take "
+        "filtered_feature_bc_matrix.h5 of the "
+        "same run",
         root.where());
   }
+  if (has_all({"cell.names", "assays"})) {
+    throw DataError(
+        "{} is an .h5Seurat file; convert it once, in R: SeuratDisk::Convert(path, dest = \"h5ad\")",
+        root.where());
+  }
+  const std::vector<std::string> members = root.members();
+  const bool is_hdf_store = std::any_of(members.begin(), members.end(), [&](const std::string& member) {
+    return root.text_attribute("pandas_type", member).has_value();
+  });
+  if (is_hdf_store) {
+    throw DataError(
+        "{} is a pandas HDFStore; convert it once: "
+        "anndata.AnnData(pandas.read_hdf(path)).write_h5ad(new_path)",
+        root.where());
+  }
+  constexpr std::size_t kShown = 6;
+  throw DataError(
+      "{} is an HDF5 file, but not AnnData: it lacks the table{} {}; its root holds {}{}. Expected an .h5ad "
+      "file or a 10x "
+      ".h5 file",
+      root.where(), root.has("obs") || root.has("var") ? "" : "s",
+      root.has("obs")   ? "'var'"
+      : root.has("var") ? "'obs'"
+                        : "'obs' and 'var'",
+      members.empty() ? "nothing"
+                      : fmt::format("{}", fmt::join(members.begin(),
+                                                    members.begin() + static_cast<std::ptrdiff_t>(
+                                                                          std::min(kShown, members.size())),
+                                                    ", ")),
+      members.size() > kShown ? ", ..." : "");
 }
 
 }  // namespace
 
 struct AnnDataFile::Impl {
-  explicit Impl(const std::filesystem::path& file) : path(file), root(h5::open_file(file)) {
+  Impl(const std::filesystem::path& file, const std::string& genome)
+      : path(file), root(h5::open_file(file)), tenx(open_tenx(root, genome)) {
+    if (tenx) {
+      names.emplace_back("X");
+    } else {
+      open_anndata();
+    }
+    if (num_cells() == 0) throw DataError("{} has zero cells; there is nothing to train on", root.where());
+  }
+  void open_anndata() {
     refuse_relatives(root);
-    obs.emplace(root, "obs");
-    var.emplace(root, "var");
+    own_obs.emplace(root, "obs");
+    own_var.emplace(root, "var");
     // Before AnnData 0.7, raw was two members of the root: "raw.X" and "raw.var".
     for (const char* prefix : {"raw/", "raw."}) {
       if (raw_var || !root.has(std::string(prefix) + "X") || !root.has(std::string(prefix) + "var")) continue;
@@ -51,19 +97,28 @@ struct AnnDataFile::Impl {
     if (names.empty())
       throw DataError("{} has no matrix: neither X, nor raw/X, nor layers; there is nothing to train on",
                       root.where());
-    if (obs->num_rows() == 0)
-      throw DataError("{} has zero cells; there is nothing to train on", root.where());
   }
   [[nodiscard]] bool is_null(const std::string& matrix) const {  // X = None
     return root.text_attribute("encoding-type", matrix).value_or("") == "null";
   }
   [[nodiscard]] const Table& var_of(std::string_view matrix_name) const {
-    return matrix_name == "raw/X" && raw_var ? *raw_var : *var;
+    return tenx ? tenx->var : matrix_name == "raw/X" && raw_var ? *raw_var : *own_var;
+  }
+  [[nodiscard]] const Table& obs() const { return tenx ? tenx->obs : *own_obs; }
+  [[nodiscard]] int64_t num_cells() const { return obs().num_rows(); }
+  /// Those of a 10x file's features that are genes of the wanted genome.
+  [[nodiscard]] std::vector<std::string> of_kept_genes(std::vector<std::string> texts) const {
+    if (!tenx || tenx->kept.empty()) return texts;
+    std::vector<std::string> kept;
+    kept.reserve(tenx->kept.size());
+    for (const int64_t row : tenx->kept) kept.push_back(std::move(texts[static_cast<std::size_t>(row)]));
+    return kept;
   }
 
   std::filesystem::path path;
   h5::Group root;
-  std::optional<Table> obs, var, raw_var;
+  std::optional<TenxFile> tenx;
+  std::optional<Table> own_obs, own_var, raw_var;  // of AnnData
   std::string raw_path;
   std::vector<std::string> names;
 };
@@ -90,19 +145,20 @@ std::string_view name_of(ColumnKind kind) {
   return "other";
 }
 
-AnnDataFile::AnnDataFile(const std::filesystem::path& path) {
+AnnDataFile::AnnDataFile(const std::filesystem::path& path, const std::string& genome) {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  impl_ = std::make_shared<const Impl>(path);
+  impl_ = std::make_shared<const Impl>(path, genome);
 }
 AnnDataFile::~AnnDataFile() = default;
 AnnDataFile::AnnDataFile(AnnDataFile&&) noexcept = default;
 AnnDataFile& AnnDataFile::operator=(AnnDataFile&&) noexcept = default;
 
 const std::filesystem::path& AnnDataFile::path() const { return impl_->path; }
-int64_t AnnDataFile::num_cells() const { return impl_->obs->num_rows(); }
+int64_t AnnDataFile::num_cells() const { return impl_->num_cells(); }
 std::vector<std::string> AnnDataFile::matrix_names() const { return impl_->names; }
 std::string AnnDataFile::format() const {
   const std::scoped_lock lock(h5::hdf5_mutex());
+  if (impl_->tenx) return impl_->tenx->format;
   const h5::Group& root = impl_->root;
   if (root.text_attribute("encoding-type").value_or("") == "anndata")
     return fmt::format("AnnData encoding {} (anndata 0.8 or later)",
@@ -118,6 +174,7 @@ std::shared_ptr<const CountMatrix> AnnDataFile::open_matrix(std::string_view nam
     throw DataError("{}: has no matrix '{}'; {}it has: {}", impl_->path.string(), name,
                     nearest.empty() ? "" : "did you mean '" + nearest + "'? ", fmt::join(impl_->names, ", "));
   }
+  if (impl_->tenx) return open_tenx_matrix(*impl_->tenx, std::string(name));
   const std::string path = name == "raw/X" ? impl_->raw_path : std::string(name);
   return data::open_matrix(impl_->root, path, std::string(name), num_cells(), impl_->var_of(name).num_rows());
 }
@@ -127,29 +184,29 @@ std::vector<std::string> AnnDataFile::var_columns(std::string_view matrix_name) 
 }
 std::vector<std::string> AnnDataFile::var_index(std::string_view matrix_name) const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->var_of(matrix_name).index();
+  return impl_->of_kept_genes(impl_->var_of(matrix_name).index());
 }
 std::vector<std::string> AnnDataFile::var_column(std::string_view matrix_name,
                                                  std::string_view column) const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->var_of(matrix_name).texts(column);
+  return impl_->of_kept_genes(impl_->var_of(matrix_name).texts(column));
 }
-std::vector<std::string> AnnDataFile::obs_columns() const { return impl_->obs->columns(); }
+std::vector<std::string> AnnDataFile::obs_columns() const { return impl_->obs().columns(); }
 std::vector<std::string> AnnDataFile::obs_index() const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->obs->index();
+  return impl_->obs().index();
 }
 ColumnKind AnnDataFile::obs_kind(std::string_view column) const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->obs->kind(column);
+  return impl_->obs().kind(column);
 }
 CategoryColumn AnnDataFile::obs_categories(std::string_view column) const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->obs->categories(column);
+  return impl_->obs().categories(column);
 }
 std::vector<double> AnnDataFile::obs_numbers(std::string_view column) const {
   const std::scoped_lock lock(h5::hdf5_mutex());
-  return impl_->obs->numbers(column);
+  return impl_->obs().numbers(column);
 }
 
 }  // namespace scrna::data

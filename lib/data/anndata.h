@@ -1,4 +1,4 @@
-// Reading AnnData .h5ad files: what is inside, its gene table, its obs columns, and blocks of cells of any of
+// Reading AnnData .h5ad files (and 10x .h5 files as if they were): what is inside, its gene table, its obs columns, and blocks of cells of any of
 // its matrices as CSR. Memory is bounded by the block asked for. Every size, index and code of the file is
 // checked before it is used; what cannot be read throws DataError naming the file, the object and what to do.
 #pragma once
@@ -19,6 +19,7 @@ struct CellBlock {
   std::vector<int64_t> indptr{0};  // [num_cells + 1]
   std::vector<int32_t> genes;      // [nnz] column of the matrix
   std::vector<float> values;       // [nnz]
+  int64_t num_repeated = 0;        // stored entries that were added to an earlier one of the same cell and gene
   [[nodiscard]] int64_t num_cells() const { return static_cast<int64_t>(indptr.size()) - 1; }
 };
 
@@ -55,11 +56,12 @@ class CountMatrix {
   [[nodiscard]] virtual CellBlock read(int64_t first_cell, int64_t num_cells) const = 0;
 };
 
-/// An open .h5ad file, read only.
+/// An open .h5ad file, read only; or a 10x Genomics .h5 file, which reads as one with the matrix "X" (tenx.h).
 class AnnDataFile {
  public:
-  /// Throws DataError: missing, not HDF5, truncated, not AnnData, an encoding that is not supported ...
-  explicit AnnDataFile(const std::filesystem::path& path);
+  /// `genome` chooses among the genomes of a 10x .h5 file; other files have none and pass it over. Throws DataError:
+  /// missing, not HDF5, truncated, not AnnData, an encoding that is not supported, a choice among genomes ...
+  explicit AnnDataFile(const std::filesystem::path& path, const std::string& genome = {});
   ~AnnDataFile();
   AnnDataFile(AnnDataFile&&) noexcept;
   AnnDataFile& operator=(AnnDataFile&&) noexcept;

@@ -42,8 +42,8 @@ class GeneTable {
     return indices;
   }
 
-  void add_cells(const CellBlock& block, const std::vector<int32_t>& indices) {
-    collect_values(block, indices);
+  void add_cells(const CellSource& source, const CellBlock& block, const std::vector<int32_t>& indices) {
+    collect_values(source, block, indices);
     sort_by_gene();
     for (const Value& value : sorted_) {
       GeneTotals& totals = totals_[static_cast<std::size_t>(value.gene)];
@@ -75,9 +75,10 @@ class GeneTable {
     double counts;
   };
 
-  void collect_values(const CellBlock& block, const std::vector<int32_t>& indices) {
+  void collect_values(const CellSource& source, const CellBlock& block, const std::vector<int32_t>& indices) {
     values_.clear();
     for (std::size_t cell = 0; cell < static_cast<std::size_t>(block.num_cells()); ++cell) {
+      if (!source.is_chosen(block.first_cell + static_cast<int64_t>(cell))) continue;
       double total = 0;
       for (auto i = static_cast<std::size_t>(block.indptr[cell]);
            i < static_cast<std::size_t>(block.indptr[cell + 1]); ++i) {
@@ -140,9 +141,11 @@ Vocabulary build_vocabulary(std::span<const CellSource> sources, int64_t min_cel
     const std::vector<int32_t> indices = table.add_columns(source.gene_ids.ids);
     for (int64_t first = 0; first < source.matrix->num_cells(); first += kCellsPerRead) {
       const int64_t count = std::min(kCellsPerRead, source.matrix->num_cells() - first);
-      const CellBlock block = source.matrix->read(first, count);
-      check_values(source, block);
-      table.add_cells(block, indices);
+      if (source.any_chosen(first, count)) {
+        const CellBlock block = source.matrix->read(first, count);
+        check_values(source, block);
+        table.add_cells(source, block, indices);
+      }
       done += count;
       if (progress) progress("vocabulary", done, num_cells);
     }

@@ -1,6 +1,7 @@
 // Builds a vocabulary from the files it will be trained on: one pass, cells in blocks, genes matched across
 // files by id. Columns of one file with the same id are one gene whose counts are summed. A value that is not
-// above zero is "not expressed". Held-out cells take part: medians are scales, not targets, and a vocabulary
+// above zero is "not expressed". Only cells that data.filter chooses
+// take part, held-out ones among them: medians are scales, not targets, and a vocabulary
 // serves many splits.
 #pragma once
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <optional>
 #include <set>
 #include <unordered_set>
@@ -14,6 +15,8 @@
 #include "lib/core/error.h"
 #include "lib/core/log.h"
 #include "lib/data/counts_verdict.h"
+#include "lib/data/gene_aliases.h"
+#include "lib/data/obs_filter.h"
 #include "lib/data/vocabulary.h"
 
 namespace scrna::data {
@@ -107,7 +110,79 @@ void agree_on_kind(std::vector<Opened>& files) {
   }
 }
 
+// data.filter over all files, with what nobody can have meant: a value that no file has.
+class CellChoice {
+ public:
+  explicit CellChoice(const std::string& expression) {
+    if (!expression.empty()) filter_ = ObsFilter::parse(expression);
+  }
+  void apply(const AnnDataFile& file, CellSource& source) {
+    if (!filter_) return;
+    ObsFilter::Result result = filter_->choose(file);
+    const auto num_chosen = std::count(result.chosen.begin(), result.chosen.end(), true);
+    log::info("[data] {}: data.filter chooses {} of {} cells", source.name, num_chosen, result.chosen.size());
+    num_chosen_ += num_chosen;
+    source.chosen = std::move(result.chosen);
+    ++num_files_;
+    for (const auto& [value, nearest] : result.unknown_values) {
+      Unknown& unknown = unknown_[value];
+      ++unknown.num_files;
+      if (unknown.nearest.empty()) unknown.nearest = nearest;
+    }
+  }
+  void finish() const {
+    if (!filter_) return;
+    std::string unknown;
+    for (const auto& [value, where] : unknown_) {
+      if (where.num_files < num_files_) continue;
+      unknown += (unknown.empty() ? "" : ", ") + value;
+      if (!where.nearest.empty()) unknown += " (did you mean '" + where.nearest + "'?)";
+    }
+    if (!unknown.empty()) log::warning("[data] data.filter: no file has {}", unknown);
+    if (num_chosen_ == 0) {
+      throw DataError(
+          "data.filter chooses no cell of {} file(s){}; correct it (scrna-train inspect shows obs columns)",
+          num_files_, unknown.empty() ? "" : ": no file has " + unknown);
+    }
+  }
+
+ private:
+  struct Unknown {
+    int64_t num_files = 0;
+    std::string nearest;
+  };
+  std::optional<ObsFilter> filter_;
+  int64_t num_chosen_ = 0, num_files_ = 0;
+  std::map<std::string, Unknown> unknown_;  // by value
+};
+
+void log_gene_ids(const Opened& opened) {
+  const CellSource& source = opened.source;
+  log::info("[data] {}: {} genes; {} ids from {}", source.name, source.matrix->num_genes(),
+            name_of(source.gene_ids.type), source.gene_ids.source);
+  if (!source.gene_ids.removed_prefixes.empty()) {
+    log::info("[data] {}: genomes before the names of genes were taken off: {}", source.name,
+              fmt::join(source.gene_ids.removed_prefixes, ", "));
+  }
+}
+
+// After the choice between index and columns, which looks at what the file itself says.
+void translate(Opened& opened, const GeneAliases& aliases) {
+  if (aliases.size() == 0) return;
+  GeneIds& ids = opened.source.gene_ids;
+  const int64_t num_translated = aliases.translate(ids);
+  log::info("[data] {}: data.gene_map translates {} of {} gene ids", opened.source.name, num_translated,
+            ids.ids.size());
+  for (GeneIds& other : opened.alternatives) aliases.translate(other);
+}
+
 }  // namespace
+
+bool CellSource::any_chosen(int64_t first, int64_t count) const {
+  if (chosen.empty()) return count > 0;
+  const auto begin = chosen.begin() + first;
+  return std::find(begin, begin + count, true) != begin + count;
+}
 
 void check_values(const CellSource& source, const CellBlock& block) {
   const float tolerance = source.is_counts ? kIntegerTolerance : 1.0F;
@@ -119,6 +194,7 @@ void check_values(const CellSource& source, const CellBlock& block) {
       continue;
     const auto cell = std::upper_bound(block.indptr.begin(), block.indptr.end(), static_cast<int64_t>(i)) -
                       block.indptr.begin() - 1 + block.first_cell;
+    if (!source.is_chosen(cell)) continue;
     throw DataError(
         "{}: {} holds {} in cell {} (counted from 0), gene '{}'; expected {}. A sample of its cells looked "
         "right: "
@@ -148,9 +224,11 @@ std::vector<std::filesystem::path> resolve_files(const std::vector<std::string>&
 }
 
 std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary* vocabulary) {
+  const GeneAliases aliases = config.gene_map.empty() ? GeneAliases() : GeneAliases::load(config.gene_map);
+  CellChoice choice(config.filter);
   std::vector<Opened> files;
   for (const std::filesystem::path& path : resolve_files(config.files)) {
-    const AnnDataFile file(path);
+    const AnnDataFile file(path, config.genome);
     const CountsVerdict verdict = judge_counts(file, config.matrix);
     require_counts(file, verdict, config.allow_normalized);
     Opened opened;
@@ -168,10 +246,12 @@ std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary*
       log::warning("[data] {}: {} does not hold raw counts; used because data.allow_normalized is true",
                    source.name, verdict.matrix);
     }
-    log::info("[data] {}: {} genes; {} ids from {}", source.name, source.matrix->num_genes(),
-              name_of(source.gene_ids.type), source.gene_ids.source);
+    log_gene_ids(opened);
+    translate(opened, aliases);
+    choice.apply(file, source);
     files.push_back(std::move(opened));
   }
+  choice.finish();
   if (vocabulary != nullptr) {
     for (Opened& file : files) match_vocabulary(file, *vocabulary);
   } else if (std::any_of(files.begin(), files.end(), [&](const Opened& file) {

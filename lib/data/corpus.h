@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,16 +25,30 @@ struct CellRange {
   int32_t num_cells = 0;  // rows among them that have the wanted role
 };
 
+/// A gene of a file that the vocabulary does not have.
+struct MissedGene {
+  std::string id;     // as the file names it
+  double counts = 0;  // of its column, over the chosen cells
+};
+
+/// The ten largest of `missed_counts` ([columns], 0 where the vocabulary knows the gene), by falling counts,
+/// then by id. Columns of the same id are one gene.
+std::vector<MissedGene> largest_misses(const std::vector<double>& missed_counts,
+                                       const std::vector<std::string>& ids);
+
 /// What was found in one file.
 struct SourceReport {
   std::string name;
   std::string matrix;
   int64_t cells = 0;
+  int64_t chosen_cells = 0;  // by data.filter
   int64_t training_cells = 0;
   int64_t heldout_cells = 0;
-  int64_t genes = 0;        // columns of the matrix
-  int64_t known_genes = 0;  // of them in the vocabulary
-  TokenizerReport tokens;   // over all cells of the file
+  int64_t genes = 0;                       // columns of the matrix
+  int64_t known_genes = 0;                 // of them in the vocabulary
+  int64_t repeated_entries = 0;            // stored more than once for one cell and gene, and summed
+  std::vector<MissedGene> largest_misses;  // at most ten, by falling counts
+  TokenizerReport tokens;                  // over the chosen cells of the file
 };
 
 class Corpus {
@@ -77,8 +92,9 @@ class Corpus {
 
  private:
   void assign_roles();
+  void set_heldout(const std::function<bool(std::size_t source, std::size_t row)>& is_heldout);
   void scan(const Progress& progress);
-  void check_hit_rate(std::size_t source, const std::vector<double>& missed_counts) const;
+  void check_hit_rate(std::size_t source) const;
   void check_split();
 
   std::vector<CellSource> sources_;

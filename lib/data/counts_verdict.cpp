@@ -69,6 +69,10 @@ ValueSurvey survey_values(const CountMatrix& matrix) {
   return survey;
 }
 
+bool can_be_accepted(const ValueSurvey& survey) {
+  return survey.num_values > 0 && survey.num_negative == 0 && survey.num_not_finite == 0;
+}
+
 CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
   CountsVerdict verdict;
   if (choice != "auto") {
@@ -120,20 +124,24 @@ CountsVerdict judge_counts(const AnnDataFile& file, std::string_view choice) {
 void require_counts(const AnnDataFile& file, const CountsVerdict& verdict, bool allow_normalized) {
   if (verdict.is_counts || allow_normalized) {
     for (const MatrixVerdict& candidate : verdict.candidates) {
-      if (candidate.matrix == verdict.matrix &&
-          (candidate.survey.num_negative > 0 || candidate.survey.num_not_finite > 0 ||
-           candidate.survey.num_values == 0)) {
+      if (candidate.matrix == verdict.matrix && !can_be_accepted(candidate.survey)) {
         throw DataError("{}: {} holds {}; that cannot be ranked as expression", file.path().string(),
                         verdict.matrix, candidate.survey.description);
       }
     }
     return;
   }
+  const bool has_alternative =
+      std::any_of(verdict.candidates.begin(), verdict.candidates.end(), [&](const MatrixVerdict& candidate) {
+        return candidate.matrix == verdict.matrix && can_be_accepted(candidate.survey);
+      });
   throw DataError(
-      "{}: expected raw counts, but {}. Use a file with raw counts in X, raw/X or layers/counts, name the "
-      "matrix with --set "
-      "data.matrix=..., or accept these values as they are with --set data.allow_normalized=true",
-      file.path().string(), verdict.reason);
+      "{}: expected raw counts, but {}. Use a file with raw counts in X, raw/X or layers/counts{}",
+      file.path().string(), verdict.reason,
+      has_alternative
+          ? ", name the matrix with --set data.matrix=..., or accept these values as they are with --set "
+            "data.allow_normalized=true"
+          : ", as it was before these values were computed, or name the matrix with --set data.matrix=...");
 }
 
 }  // namespace scrna::data

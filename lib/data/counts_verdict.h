@@ -43,6 +43,9 @@ inline constexpr float kIntegerTolerance = 1e-4F;
 /// Looks at blocks of cells spread over the matrix (about 2,000 cells).
 ValueSurvey survey_values(const CountMatrix& matrix);
 
+/// True for what data.allow_normalized lets pass: values, none of them negative or not finite.
+bool can_be_accepted(const ValueSurvey& survey);
+
 /// choice "auto": the first of layers/counts and the like, raw/X, X, other layers that holds counts; when
 /// none does, X (without one the first present) with is_counts = false. Otherwise the named matrix. Throws
 /// DataError for a name that does not exist.

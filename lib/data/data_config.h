@@ -13,7 +13,10 @@ namespace scrna::data {
 struct DataConfig {
   std::vector<std::string> files;
   std::string matrix = "auto";
+  std::string genome;
   std::string gene_column;
+  std::string gene_map;
+  std::string filter;
   std::string vocabulary;
   int64_t vocabulary_min_cells = 1;
   double min_gene_hit_rate = 0.5;
@@ -21,6 +24,7 @@ struct DataConfig {
   int64_t min_genes = 10;
   double heldout_fraction = 0.1;
   std::string heldout_column;
+  bool heldout_whole_files = false;
   uint64_t heldout_seed = 0;
   int64_t heldout_cells = 2000;
   int64_t tokens_per_micro_batch = 16384;
@@ -31,10 +35,23 @@ struct DataConfig {
   template <class V>
   void visit(V&& v) {
     v("files", files,
-      ".h5ad files to train on: paths or patterns with * ? [], a pattern's matches sorted by name");
+      ".h5ad files (or 10x .h5) to train on: paths or patterns with * ? [], a pattern's matches sorted by "
+      "name");
     v("matrix", matrix,
       "matrix that holds the raw counts: X, raw/X, layers/<name>, or auto: found and reported");
+    v("genome", genome,
+      "genome to take of 10x .h5 files, needed where an old one has several; empty: all genomes of the "
+      "features; "
+      ".h5ad files have none and pass it over");
     v("gene_column", gene_column, "var column that holds the gene ids; empty: found and reported");
+    v("gene_map", gene_map,
+      "table of other names of genes, two columns 'alias' and 'id' separated by a tab, applied to every "
+      "file's gene "
+      "ids; empty: none");
+    v("filter", filter,
+      "obs expression that chooses cells, for example \"is_primary_data == true and tissue in ['blood', "
+      "'lung']\"; "
+      "empty: all cells (lib/data/README.md)");
     v("vocabulary", vocabulary, "vocabulary.tsv to use; empty: built from data.files in one pass");
     v("vocabulary_min_cells", vocabulary_min_cells,
       "cells that must express a gene for it to enter a vocabulary built from data.files",
@@ -49,6 +66,8 @@ struct DataConfig {
       config::from_to_below(0, 1));
     v("heldout_column", heldout_column,
       "obs column whose groups (donors, batches) are held out whole; empty: single cells are");
+    v("heldout_whole_files", heldout_whole_files,
+      "hold out whole files instead of cells or groups of heldout_column");
     v("heldout_seed", heldout_seed,
       "seed of the split; apart from train.seed, so that repeats share their held-out cells");
     v("heldout_cells", heldout_cells, "held-out cells evaluated, at most", config::at_least(1));
@@ -63,6 +82,8 @@ struct DataConfig {
     v("num_workers", num_workers, "threads that read and tokenize ahead of the training",
       config::between(1, 256));
   }
+  /// Throws ConfigError for a filter that cannot be understood and for two ways to split at once.
+  void validate(const std::string& path) const;
 };
 
 struct TokenizerConfig {

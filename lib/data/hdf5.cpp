@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <cmath>
 #include <fstream>
 #include <memory>
 #include <string_view>
@@ -9,6 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/data/hdf5_detail.h"
 #include "lib/data/hdf5_lzf.h"
+#include "lib/data/hdf5_version.h"
 
 namespace scrna::data::h5 {
 namespace {
@@ -40,14 +43,54 @@ hid_t link_access() {
   return properties;
 }
 
-// What a file that is not HDF5 seems to be, from its first bytes.
-std::string_view guess_format(std::string_view start) {
+// True when HDF5's reason is a version of its own structures that it does not know, as of files written for
+// the newest library only (libver="latest").
+bool speaks_of_versions(const std::string& reason) {
+  return reason.find("bad version number") != std::string::npos ||
+         reason.find("bad superblock version") != std::string::npos;
+}
+std::string newer_format(const std::string& reason) {
+  return fmt::format(
+      "is damaged, or written in a newer format than HDF5 {} of this program reads; write it again, in "
+      "Python: "
+      "anndata.read_h5ad(path).write_h5ad(new_path) ({})",
+      hdf5_version(), reason);
+}
+
+// What a file that is not HDF5 seems to be, from its name and its first bytes.
+std::string guess_format(const std::filesystem::path& path, std::string_view start) {
+  std::string ending = path.extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (start.starts_with("\x89HDF"))
+    return " but begins like one: a damaged copy (transferred as text?), download or copy it again";
+  if (ending == ".rds" || ending == ".rda" || ending == ".rdata" || start.starts_with("RDX") ||
+      start.starts_with("X\n"))
+    return " (R data: write it as .h5ad in R, with anndataR::write_h5ad or zellkonverter::writeH5AD)";
+  if (ending == ".npz") return " (arrays of NumPy or SciPy: put them into anndata.AnnData and write_h5ad)";
   if (start.starts_with("PK"))
     return " (a zip archive, perhaps a zipped zarr store: write it as .h5ad first)";
   if (start.starts_with("\x1f\x8b")) return " (a gzip archive: unpack it first)";
+  if (start.starts_with("BZh") ||
+      start.starts_with("\xfd"
+                        "7zXZ") ||
+      start.starts_with("\x28\xb5\x2f\xfd") || start.starts_with("7z\xbc\xaf"))
+    return " (a compressed archive: unpack it first)";
+  if (start.starts_with("PAR1") || start.starts_with("ARROW1"))
+    return " (a Parquet or Arrow table: put it into anndata.AnnData and write_h5ad)";
+  if (start.starts_with("SQLite format 3")) return " (an SQLite data base)";
+  if (start.starts_with("CDF\x01") || start.starts_with("CDF\x02"))
+    return " (an old NetCDF file, perhaps an early loom)";
+  if (start.starts_with("\x80") && (ending == ".pkl" || ending == ".pickle"))
+    return " (a Python pickle: load it in Python and write_h5ad)";
   if (start.starts_with("%%Ma")) return " (a MatrixMarket file: read it with scanpy, write it as .h5ad)";
-  if (start.starts_with("vers") || start.starts_with("<htm") || start.starts_with("<!DO"))
+  if (start.starts_with("vers") || start.starts_with("<htm") || start.starts_with("<!DO") ||
+      start.starts_with("<?xm"))
     return " (a text: a Git LFS pointer or a web page? download the file again)";
+  const bool is_text = std::all_of(start.begin(), start.end(), [](unsigned char c) {
+    return c >= 0x20 ? c != 0x7f : c == '\t' || c == '\n' || c == '\r';
+  });
+  if (is_text) return " (a text, perhaps a table: read it with scanpy or pandas, write it as .h5ad)";
   return "";
 }
 
@@ -120,8 +163,10 @@ ObjectKind Group::kind_of(const std::string& path) const {
   }
   H5O_info_t info{};
   if (H5Oget_info_by_name(handle_.get(), path.c_str(), &info, link_access()) < 0) {
+    const std::string reason = hdf5_reason();
+    if (speaks_of_versions(reason)) throw DataError("{}/{}: {}", where_, path, newer_format(reason));
     throw DataError("{}/{}: is a link that leads nowhere, in a circle or to another file ({})", where_, path,
-                    hdf5_reason());
+                    reason);
   }
   return info.type == H5O_TYPE_GROUP     ? ObjectKind::kGroup
          : info.type == H5O_TYPE_DATASET ? ObjectKind::kDataset
@@ -194,10 +239,25 @@ std::optional<std::vector<int64_t>> Group::integer_list_attribute(const std::str
   const Handle space = checked(H5Aget_space(attribute.get()), where_);
   const hssize_t count = H5Sget_simple_extent_npoints(space.get());
   constexpr hssize_t kMaxNumbers = 64;
-  if (H5Tget_class(type.get()) != H5T_INTEGER || count < 0 || count > kMaxNumbers) return std::nullopt;
+  const H5T_class_t type_class = H5Tget_class(type.get());
+  if ((type_class != H5T_INTEGER && type_class != H5T_FLOAT) || count < 0 || count > kMaxNumbers)
+    return std::nullopt;
+  const auto read = [&](hid_t memory_type, void* out) {
+    if (count > 0 && H5Aread(attribute.get(), memory_type, out) < 0)
+      throw DataError("{}: attribute {} cannot be read: {}", where_, name, hdf5_reason());
+  };
   std::vector<int64_t> values(static_cast<std::size_t>(count));
-  if (count > 0 && H5Aread(attribute.get(), H5T_NATIVE_INT64, values.data()) < 0)
-    throw DataError("{}: attribute {} cannot be read: {}", where_, name, hdf5_reason());
+  if (type_class == H5T_INTEGER) {
+    read(H5T_NATIVE_INT64, values.data());
+    return values;
+  }
+  std::vector<double> numbers(values.size());
+  read(H5T_NATIVE_DOUBLE, numbers.data());
+  constexpr double kLargestExact = 9007199254740992;  // 2^53
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    if (!(std::abs(numbers[i]) <= kLargestExact) || std::floor(numbers[i]) != numbers[i]) return std::nullopt;
+    values[i] = static_cast<int64_t>(numbers[i]);
+  }
   return values;
 }
 
@@ -213,24 +273,36 @@ Group open_file(const std::filesystem::path& path) {
   if (!std::filesystem::is_regular_file(path, problem))  // reading a pipe would wait for ever
     throw DataError("{}: is a pipe or a device; expected an .h5ad file", path.string());
   std::ifstream stream(path, std::ios::binary);
-  std::array<char, 4> magic{};
+  std::array<char, 64> start{};
   if (!stream) throw DataError("{}: cannot be opened for reading (permissions?)", path.string());
-  if (!stream.read(magic.data(), magic.size())) {
+  stream.read(start.data(), start.size());
+  const auto num_read = static_cast<std::size_t>(stream.gcount());
+  constexpr std::size_t kShortest = 8;  // HDF5's signature
+  if (num_read < kShortest)
     throw DataError("{}: not an HDF5 file but empty, or nearly; expected AnnData .h5ad", path.string());
-  }
   stream.close();
   if (H5Fis_hdf5(path.c_str()) <= 0) {
     H5Eclear2(H5E_DEFAULT);
     throw DataError("{}: not an HDF5 file{}; expected AnnData .h5ad", path.string(),
-                    guess_format({magic.data(), magic.size()}));
+                    guess_format(path, {start.data(), num_read}));
   }
   // Reading takes no lock: network file systems often refuse locks, and a reader harms nobody.
   const Handle access(H5Pcreate(H5P_FILE_ACCESS));
   H5Pset_file_locking(access.get(), false, true);
   Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()));
   if (!file) {
+    const std::string reason = hdf5_reason();
+    if (speaks_of_versions(reason)) throw DataError("{}: {}", path.string(), newer_format(reason));
+    if (reason.find("already open for write") != std::string::npos ||
+        reason.find("consistency flags") != std::string::npos) {
+      throw DataError(
+          "{}: was not closed by the program that wrote it, or is still being written; wait for that "
+          "program, or, if it is "
+          "gone, repair a copy with: h5clear -s COPY ({})",
+          path.string(), reason);
+    }
     throw DataError("{}: cannot be opened; it is damaged or incomplete, download or copy it again ({})",
-                    path.string(), hdf5_reason());
+                    path.string(), reason);
   }
   const uint64_t file_bytes = std::filesystem::file_size(path, problem);
   if (problem) throw DataError("{}: its size cannot be read: {}", path.string(), problem.message());

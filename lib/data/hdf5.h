@@ -63,9 +63,9 @@ class Dataset {
   void read(uint64_t first, uint64_t count, double* out) const;
   /// Rows [first, first + count) of a 2-d data set, all columns.
   void read_rows(uint64_t first, uint64_t count, float* out) const;
-  /// All of a 1-d data set of text, fixed or variable length.
+  /// All of a 1-d data set of text, fixed or variable length; of a single text, a list of one.
   [[nodiscard]] std::vector<std::string> read_text() const;
-  /// All of a 1-d data set of numbers.
+  /// All of a 1-d data set of numbers; of a single number, a list of one.
   [[nodiscard]] std::vector<int64_t> read_integers() const;
   [[nodiscard]] std::vector<double> read_doubles() const;
 
@@ -75,6 +75,8 @@ class Dataset {
   [[nodiscard]] Handle in_memory(hid_t type) const;  // the type, inside a record when this is a field
   void read_block(const std::vector<hsize_t>& start, const std::vector<hsize_t>& count, hid_t type,
                   void* out) const;
+  template <class T>
+  [[nodiscard]] std::vector<T> read_all(hid_t type) const;
   Handle handle_;
   Handle type_;  // of an element, or of the field
   std::string where_;
@@ -105,6 +107,7 @@ class Group {
                                                           const std::string& path = ".") const;
   [[nodiscard]] std::optional<std::vector<std::string>> text_list_attribute(
       const std::string& name, const std::string& path = ".") const;
+  /// Also of whole numbers that were stored as floating-point ones, as R does.
   [[nodiscard]] std::optional<std::vector<int64_t>> integer_list_attribute(const std::string& name) const;
 
  private:

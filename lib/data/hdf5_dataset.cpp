@@ -3,11 +3,11 @@
 // decompress each chunk once (HDF5's default of 1 MB decompresses a larger chunk again for every block read
 // from it).
 #include <algorithm>
-#include <array>
 
 #include "lib/core/error.h"
 #include "lib/data/hdf5.h"
 #include "lib/data/hdf5_detail.h"
+#include "lib/data/hdf5_filters.h"
 
 namespace scrna::data::h5 {
 namespace {
@@ -18,25 +18,10 @@ constexpr uint64_t kDefaultCacheBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxCacheBytes = uint64_t{256} << 20;  // of a band; a single larger chunk is kept, too
 constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
 
-std::string filter_problem(hid_t properties) {
-  const int count = H5Pget_nfilters(properties);
-  for (int i = 0; i < count; ++i) {
-    unsigned flags = 0;
-    std::size_t num_values = 0;
-    std::array<char, 64> name{};
-    const H5Z_filter_t filter = H5Pget_filter2(properties, static_cast<unsigned>(i), &flags, &num_values,
-                                               nullptr, name.size(), name.data(), nullptr);
-    if (H5Zfilter_avail(filter) > 0) continue;
-    return fmt::format(
-        "is compressed with filter {} ({}), which this machine's HDF5 lacks; install its plugin (on Debian: "
-        "hdf5-filter-plugin) or rewrite the file with gzip: adata.write_h5ad(path, compression='gzip')",
-        static_cast<int>(filter), name[0] != '\0' ? name.data() : "unnamed");
-  }
-  return {};
-}
-
 std::vector<uint64_t> shape_of(hid_t dataset, const std::string& where) {
   const Handle space = checked(H5Dget_space(dataset), where);
+  if (H5Sget_simple_extent_type(space.get()) == H5S_NULL)
+    return {0};  // holds nothing, and is read as an empty list
   std::vector<hsize_t> extent(static_cast<std::size_t>(std::max(H5Sget_simple_extent_ndims(space.get()), 0)));
   H5Sget_simple_extent_dims(space.get(), extent.data(), nullptr);
   return {extent.begin(), extent.end()};
@@ -55,7 +40,7 @@ void refuse_other_files(hid_t properties, const std::string& where) {
 // Throws when the contents need a missing filter, or are declared larger than the file can hold.
 void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>& shape,
                    uint64_t element_bytes, uint64_t file_bytes, const std::string& where) {
-  if (const std::string problem = filter_problem(properties); !problem.empty())
+  if (const std::string problem = missing_filter(properties); !problem.empty())
     throw DataError("{}: {}", where, problem);
   uint64_t bytes = element_bytes;
   for (const uint64_t size : shape) {
@@ -65,6 +50,11 @@ void check_storage(hid_t dataset, hid_t properties, const std::vector<uint64_t>&
   if (detail::exceeds_file(bytes, file_bytes)) {
     throw DataError("{}: declares {} bytes, but the whole file has {}; the file is damaged", where, bytes,
                     file_bytes);
+  }
+  if (H5Pget_layout(properties) == H5D_COMPACT &&
+      H5Dget_storage_size(dataset) < bytes) {  // HDF5 would read beyond it
+    throw DataError("{}: declares {} bytes, but {} are stored; the file is damaged", where, bytes,
+                    H5Dget_storage_size(dataset));
   }
   if (H5Pget_layout(properties) == H5D_CONTIGUOUS && H5Dget_storage_size(dataset) > file_bytes) {
     throw DataError(
@@ -124,15 +114,20 @@ Dataset::Dataset(Handle handle, Handle type, std::string where, std::vector<uint
       field_(std::move(field)),
       shape_(std::move(shape)),
       file_bytes_(file_bytes) {
+  constexpr std::size_t kLargestNumber =
+      16;  // bytes; damage can declare more, and HDF5 would read beyond its chunks
+  const bool is_possible = H5Tget_size(type_.get()) <= kLargestNumber;
   switch (H5Tget_class(type_.get())) {
     case H5T_INTEGER:
-      kind_ = NumberKind::kInteger;
+      kind_ = is_possible ? NumberKind::kInteger : NumberKind::kNone;
       break;
     case H5T_FLOAT:
-      kind_ = NumberKind::kFloat;
+      kind_ = is_possible ? NumberKind::kFloat : NumberKind::kNone;
       break;
-    case H5T_ENUM:  // as h5py writes numpy.bool_; other enumerations are not supported
-      if (H5Tget_size(type_.get()) == 1 && H5Tget_nmembers(type_.get()) == 2) kind_ = NumberKind::kBoolean;
+    case H5T_ENUM:  // two names are a truth value, as h5py writes numpy.bool_; of others h5py gives the
+                    // numbers
+      kind_ = H5Tget_size(type_.get()) == 1 && H5Tget_nmembers(type_.get()) == 2 ? NumberKind::kBoolean
+                                                                                 : NumberKind::kInteger;
       break;
     case H5T_STRING:
       is_text_ = true;
@@ -208,8 +203,11 @@ void Dataset::read_block(const std::vector<hsize_t>& start, const std::vector<hs
   if (total == 0) return;
   const Handle file_space = checked(H5Dget_space(handle_.get()), where_);
   const Handle memory_space =
-      checked(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), where_);
-  H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr);
+      count.empty()
+          ? checked(H5Screate(H5S_SCALAR), where_)
+          : checked(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), where_);
+  if (!count.empty())
+    H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr);
   const auto read_as = [&](hid_t element, void* into) {
     if (H5Dread(handle_.get(), in_memory(element).get(), memory_space.get(), file_space.get(), H5P_DEFAULT,
                 into) < 0) {
@@ -250,29 +248,26 @@ void Dataset::read_rows(uint64_t first, uint64_t count, float* out) const {
 std::vector<std::string> Dataset::read_text() const {
   const std::scoped_lock lock(hdf5_mutex());
   detail::silence();
-  if (!is_text_ || shape_.size() != 1)
+  if (!is_text_ || shape_.size() > 1)
     throw DataError("{}: expected a list of texts, got {} of {} dimensions", where_, type_name(),
                     shape_.size());
-  if (shape_[0] == 0) return {};
+  if (num_elements() == 0) return {};
   const auto read_into = [&](hid_t memory_type, hid_t transfer, void* out) {
     if (H5Dread(handle_.get(), in_memory(memory_type).get(), H5S_ALL, H5S_ALL, transfer, out) < 0)
       throw DataError("{}: cannot be read (damaged or truncated file?): {}", where_, hdf5_reason());
   };
-  return detail::read_texts(type_.get(), shape_[0], file_bytes_, read_into);
+  return detail::read_texts(type_.get(), num_elements(), file_bytes_, read_into);
 }
 
-std::vector<int64_t> Dataset::read_integers() const {
-  if (shape_.size() != 1) throw DataError("{}: expected a list, got {} dimensions", where_, shape_.size());
-  std::vector<int64_t> values(shape_[0]);
-  read(0, shape_[0], values.data());
+template <class T>
+std::vector<T> Dataset::read_all(hid_t type) const {
+  if (shape_.size() > 1) throw DataError("{}: expected a list, got {} dimensions", where_, shape_.size());
+  std::vector<T> values(num_elements());
+  read_block(std::vector<hsize_t>(shape_.size(), 0), {shape_.begin(), shape_.end()}, type, values.data());
   return values;
 }
 
-std::vector<double> Dataset::read_doubles() const {
-  if (shape_.size() != 1) throw DataError("{}: expected a list, got {} dimensions", where_, shape_.size());
-  std::vector<double> values(shape_[0]);
-  read(0, shape_[0], values.data());
-  return values;
-}
+std::vector<int64_t> Dataset::read_integers() const { return read_all<int64_t>(H5T_NATIVE_INT64); }
+std::vector<double> Dataset::read_doubles() const { return read_all<double>(H5T_NATIVE_DOUBLE); }
 
 }  // namespace scrna::data::h5

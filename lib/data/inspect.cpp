@@ -7,6 +7,10 @@
 #include <unordered_set>
 
 #include "lib/core/error.h"
+#include "lib/data/gene_aliases.h"
+#include "lib/data/obs_filter.h"
+#include "lib/data/tokenizer.h"
+#include "lib/data/vocabulary.h"
 
 namespace scrna::data {
 namespace {
@@ -104,10 +108,14 @@ ObsColumnReport report_obs_column(const AnnDataFile& file, const std::string& na
   return report;
 }
 
-void report_genes(const AnnDataFile& file, const InspectOptions& options, InspectReport& report) {
-  const GeneIds ids = choose_gene_ids(file, report.matrix, options.gene_column);
+// Returns the ids, one per gene of the chosen matrix.
+std::vector<std::string> report_genes(const AnnDataFile& file, const InspectOptions& options,
+                                      InspectReport& report) {
+  GeneIds ids = choose_gene_ids(file, report.matrix, options.gene_column);
+  if (!options.gene_map.empty()) report.translated_genes = GeneAliases::load(options.gene_map).translate(ids);
   report.gene_id_type = ids.type;
   report.gene_id_source = ids.source;
+  report.removed_prefixes = ids.removed_prefixes;
   std::unordered_set<std::string_view> distinct;
   int64_t without_id = 0;
   for (const std::string& id : ids.ids) {
@@ -118,21 +126,38 @@ void report_genes(const AnnDataFile& file, const InspectOptions& options, Inspec
     }
   }
   report.repeated_gene_ids = std::ssize(ids.ids) - without_id - std::ssize(distinct);
+  return std::move(ids.ids);
+}
+
+VocabularyReport report_vocabulary(const std::filesystem::path& path, const std::vector<std::string>& ids,
+                                   std::vector<double> counts_of_gene) {
+  const Vocabulary vocabulary = Vocabulary::load(path);
+  const GeneMap map = map_genes(vocabulary, ids);
+  VocabularyReport report{.size = std::ssize(vocabulary.genes()), .known_genes = map.num_known};
+  for (std::size_t gene = 0; gene < ids.size(); ++gene) {
+    report.counts += counts_of_gene[gene];
+    if (map.tokens[gene] == Vocabulary::kUnk) continue;
+    report.known_counts += counts_of_gene[gene];
+    counts_of_gene[gene] = 0;
+  }
+  report.largest_misses = largest_misses(counts_of_gene, ids);
+  return report;
 }
 
 bool is_strange(float value) {
   return !std::isfinite(value) || value < 0 || std::abs(value - std::round(value)) > kCountTolerance;
 }
 
-// The one pass over the matrix.
-void read_cells(const CountMatrix& matrix, const Progress& progress, InspectReport& report) {
+// The one pass over the matrix. Returns the sum of each gene's values above zero.
+std::vector<double> read_cells(const CountMatrix& matrix, const Progress& progress, InspectReport& report) {
   std::vector<int32_t> lengths;
   std::vector<double> counts;
-  std::vector<bool> expressed(static_cast<std::size_t>(matrix.num_genes()));
+  std::vector<double> counts_of_gene(static_cast<std::size_t>(matrix.num_genes()));
   int64_t num_nonzero = 0;
   for (int64_t first = 0; first < matrix.num_cells(); first += kCellsPerRead) {
     const CellBlock block = matrix.read(first, std::min(kCellsPerRead, matrix.num_cells() - first));
     num_nonzero += std::ssize(block.values);
+    report.repeated_entries += block.num_repeated;
     for (std::size_t cell = 0; cell + 1 < block.indptr.size(); ++cell) {
       int32_t length = 0;
       double sum = 0;
@@ -142,7 +167,7 @@ void read_cells(const CountMatrix& matrix, const Progress& progress, InspectRepo
         if (is_strange(block.values[i])) ++report.strange_values;
         if (block.values[i] > 0) {
           ++length;
-          expressed[static_cast<std::size_t>(block.genes[i])] = true;
+          counts_of_gene[static_cast<std::size_t>(block.genes[i])] += block.values[i];
         }
       }
       lengths.push_back(length);
@@ -152,7 +177,8 @@ void read_cells(const CountMatrix& matrix, const Progress& progress, InspectRepo
     if (progress) progress("inspect", first + block.num_cells(), matrix.num_cells());
   }
   report.stored_values = matrix.layout() == MatrixLayout::kDense ? num_nonzero : matrix.stored_values();
-  report.genes_expressed = std::count(expressed.begin(), expressed.end(), true);
+  report.genes_expressed = std::count_if(counts_of_gene.begin(), counts_of_gene.end(),
+                                         [](double sum_of_gene) { return sum_of_gene > 0; });
   report.expressed_values = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
   report.empty_cells = std::count_if(lengths.begin(), lengths.end(),
                                      [](int32_t length) { return length < DataConfig{}.min_genes; });
@@ -166,13 +192,14 @@ void read_cells(const CountMatrix& matrix, const Progress& progress, InspectRepo
   report.counts_per_cell = distribution_of(counts);
   counts.assign(lengths.begin(), lengths.end());
   report.expressed_genes = distribution_of(counts);
+  return counts_of_gene;
 }
 
 }  // namespace
 
 InspectReport inspect_file(const std::filesystem::path& path, const InspectOptions& options,
                            const Progress& progress) {
-  const AnnDataFile file(path);
+  const AnnDataFile file(path, options.genome);
   InspectReport report{.options = options,
                        .path = path,
                        .file_bytes = std::filesystem::file_size(path),
@@ -186,11 +213,17 @@ InspectReport inspect_file(const std::filesystem::path& path, const InspectOptio
   report.layout = matrix->layout();
   report.cells = matrix->num_cells();
   report.genes = matrix->num_genes();
-  report_genes(file, options, report);
+  const std::vector<std::string> gene_ids = report_genes(file, options, report);
+  if (!options.filter.empty()) {
+    const std::vector<bool> chosen = ObsFilter::parse(options.filter, "--filter").choose(file).chosen;
+    report.chosen_cells = std::count(chosen.begin(), chosen.end(), true);
+  }
   for (const std::string& name : file.obs_columns())
     report.obs_columns.push_back(report_obs_column(file, name));
   for (const int64_t max_tokens : options.max_tokens) report.contexts.push_back({.max_tokens = max_tokens});
-  read_cells(*matrix, progress, report);
+  std::vector<double> counts_of_gene = read_cells(*matrix, progress, report);
+  if (!options.vocabulary.empty())
+    report.in_vocabulary = report_vocabulary(options.vocabulary, gene_ids, std::move(counts_of_gene));
   report.is_counts = verdict.is_counts && report.strange_values == 0;
   if (verdict.is_counts && !report.is_counts) {
     report.reason += fmt::format("; but {} of its other values are negative, fractional or not finite",

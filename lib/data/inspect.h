@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lib/data/anndata.h"
 #include "lib/data/cell_source.h"
+#include "lib/data/corpus.h"
 #include "lib/data/counts_verdict.h"
 #include "lib/data/gene_ids.h"
 
@@ -17,7 +19,11 @@ namespace scrna::data {
 
 struct InspectOptions {
   std::string matrix = "auto";
+  std::string genome;  // of a 10x .h5 file
   std::string gene_column;
+  std::string gene_map;    // file, as data.gene_map
+  std::string vocabulary;  // file: report which genes it knows
+  std::string filter;      // as data.filter: report how many cells it chooses; all are reported on
   std::vector<int64_t> max_tokens = {2048, 4096, 8192};
 };
 
@@ -59,6 +65,15 @@ struct HistogramBin {
   int64_t cells = 0;
 };
 
+/// What a vocabulary knows of a file.
+struct VocabularyReport {
+  int64_t size = 0;                        // genes of the vocabulary
+  int64_t known_genes = 0;                 // columns of the matrix with a gene of it
+  double known_counts = 0;                 // sum of the matrix in them
+  double counts = 0;                       // sum of all values above zero
+  std::vector<MissedGene> largest_misses;  // at most ten
+};
+
 struct InspectReport {
   InspectOptions options;  // as asked for
   std::filesystem::path path;
@@ -72,15 +87,20 @@ struct InspectReport {
   MatrixLayout layout = MatrixLayout::kCsr;
   int64_t cells = 0;
   int64_t genes = 0;
-  int64_t stored_values = 0;   // entries of a sparse matrix, non-zeros of a dense one
-  double total_counts = 0;     // sum of the matrix
-  int64_t strange_values = 0;  // negative, fractional or not finite, in the whole matrix
+  int64_t stored_values = 0;     // entries of a sparse matrix, non-zeros of a dense one
+  double total_counts = 0;       // sum of the matrix
+  int64_t repeated_entries = 0;  // stored more than once for one cell and gene, and summed
+  int64_t strange_values = 0;    // negative, fractional or not finite, in the whole matrix
 
   GeneIdType gene_id_type = GeneIdType::kOther;
   std::string gene_id_source;
   std::vector<std::string> gene_id_examples;
-  int64_t genes_expressed = 0;    // by at least one cell
-  int64_t repeated_gene_ids = 0;  // genes whose id an earlier one has; training sums their counts
+  int64_t genes_expressed = 0;                // by at least one cell
+  int64_t repeated_gene_ids = 0;              // genes whose id an earlier one has; training sums their counts
+  std::vector<std::string> removed_prefixes;  // genomes taken off before symbols
+  int64_t translated_genes = 0;               // by options.gene_map
+  std::optional<VocabularyReport> in_vocabulary;  // with options.vocabulary
+  std::optional<int64_t> chosen_cells;            // with options.filter
 
   std::vector<ObsColumnReport> obs_columns;
 
@@ -92,8 +112,8 @@ struct InspectReport {
   std::vector<ContextReport> contexts;
 };
 
-/// Throws DataError for a file, or a chosen matrix, that cannot be read. A file without counts is reported,
-/// not refused.
+/// Throws DataError for a file, a chosen matrix, a vocabulary or a map of genes that cannot be read,
+/// ConfigError for a filter that is no expression. A file without counts is reported, not refused.
 InspectReport inspect_file(const std::filesystem::path& path, const InspectOptions& options,
                            const Progress& progress = {});
 

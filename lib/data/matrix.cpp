@@ -24,6 +24,27 @@ void check_shape(const std::vector<int64_t>& shape, int64_t num_cells, int64_t n
   if (num_genes > kMaxIndex) throw DataError("{}: {} genes are more than can be handled", where, num_genes);
 }
 
+// Some writers say nothing (rare, and not for the anndata package); then the length of indptr does, unless
+// there are as many cells as genes. "" when it does not.
+std::string encoding_of(const h5::Group& group, int64_t num_cells, int64_t num_genes) {
+  for (const char* attribute : {"encoding-type", "h5sparse_format"}) {  // the latter: AnnData before 0.7
+    if (const auto encoding = group.text_attribute(attribute); encoding && !encoding->empty())
+      return *encoding;
+  }
+  if (num_cells == num_genes || group.kind_of("indptr") != h5::ObjectKind::kDataset) return "";
+  const auto num_lines = static_cast<int64_t>(group.dataset("indptr").num_elements()) - 1;
+  return num_lines == num_cells ? "csr_matrix" : num_lines == num_genes ? "csc_matrix" : "";
+}
+
+// An attribute, or a data set as in 10x files; empty when there is none.
+std::vector<int64_t> shape_of(const h5::Group& group) {
+  for (const char* attribute : {"shape", "h5sparse_shape"}) {
+    if (auto shape = group.integer_list_attribute(attribute)) return *std::move(shape);
+  }
+  if (group.kind_of("shape") == h5::ObjectKind::kDataset) return group.dataset("shape").read_integers();
+  return {};
+}
+
 }  // namespace
 
 std::shared_ptr<const CountMatrix> open_matrix(const h5::Group& root, const std::string& path,
@@ -35,17 +56,13 @@ std::shared_ptr<const CountMatrix> open_matrix(const h5::Group& root, const std:
     return open_dense(std::move(dataset), name, num_cells, num_genes);
   }
   const h5::Group group = root.group(path);
-  // h5sparse_*: AnnData before 0.7.
-  const std::string encoding =
-      group.text_attribute("encoding-type").value_or(group.text_attribute("h5sparse_format").value_or(""));
+  const std::string encoding = encoding_of(group, num_cells, num_genes);
   const bool is_csr = encoding == "csr_matrix" || encoding == "csr";
   if (!is_csr && encoding != "csc_matrix" && encoding != "csc") {
     throw DataError("{}: its encoding {} is not one that can be read (csr_matrix, csc_matrix, array)",
                     group.where(), encoding.empty() ? "is missing and" : "'" + encoding + "'");
   }
-  const auto shape = group.integer_list_attribute("shape").value_or(
-      group.integer_list_attribute("h5sparse_shape").value_or(std::vector<int64_t>{}));
-  check_shape(shape, num_cells, num_genes, group.where());
+  check_shape(shape_of(group), num_cells, num_genes, group.where());
   if (is_csr) return open_csr(group, name, num_cells, num_genes);
   return open_csc(group, name, num_cells, num_genes);
 }

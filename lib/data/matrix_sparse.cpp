@@ -125,7 +125,9 @@ void CellCleaner::append(CellBlock& block, const int32_t* genes, const float* va
     for (std::size_t position = 0; position < count;) {
       const int32_t gene = genes[order_[position]];
       float sum = 0;
-      for (; position < count && genes[order_[position]] == gene; ++position) sum += values[order_[position]];
+      --block.num_repeated;
+      for (; position < count && genes[order_[position]] == gene; ++position, ++block.num_repeated)
+        sum += values[order_[position]];
       if (sum == 0.0F) continue;
       block.genes.push_back(gene);
       block.values.push_back(sum);

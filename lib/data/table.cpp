@@ -39,6 +39,29 @@ std::vector<std::string> texts_of_values(const h5::Dataset& dataset) {
   throw DataError("{}: expected texts or numbers, got {}", dataset.where(), dataset.type_name());
 }
 
+// One flag for each of the values: the mask says that it is missing.
+std::vector<bool> missing(const h5::Dataset& values, const std::optional<h5::Dataset>& mask) {
+  std::vector<bool> result(values.num_elements(), false);
+  if (!mask) return result;
+  const std::vector<int64_t> flags = mask->read_integers();
+  if (flags.size() != result.size()) {
+    throw DataError("{}: expected one value for each of the {} values it masks, got {} values", mask->where(),
+                    result.size(), flags.size());
+  }
+  for (std::size_t row = 0; row < result.size(); ++row) result[row] = flags[row] != 0;
+  return result;
+}
+
+std::vector<std::string> texts_of_list(const h5::Dataset& values, const std::optional<h5::Dataset>& mask) {
+  std::vector<std::string> texts = texts_of_values(values);
+  if (!mask) return texts;
+  const std::vector<bool> is_missing = missing(values, mask);
+  for (std::size_t row = 0; row < texts.size(); ++row) {
+    if (is_missing[row]) texts[row].clear();
+  }
+  return texts;
+}
+
 std::string join(const std::string& a, const std::string& b) { return a + "/" + b; }
 
 std::vector<int32_t> checked_codes(const h5::Dataset& dataset, std::size_t num_categories) {
@@ -74,6 +97,16 @@ Table::Table(const h5::Group& root, const std::string& path) : where_(root.where
   }
 }
 
+Table::Table(h5::Group group, const std::string& index,
+             const std::vector<std::pair<std::string, std::string>>& columns)
+    : where_(group.where()), group_(std::move(group)), index_name_(index) {
+  for (const auto& [name, member] : columns) {
+    columns_.push_back(name);
+    members_.emplace(name, member);
+  }
+  count_rows();
+}
+
 void Table::list_group() {
   index_name_ = group_->text_attribute("_index").value_or("");
   if (index_name_.empty() || !group_->has(index_name_)) {
@@ -89,6 +122,10 @@ void Table::list_group() {
       if (column != index_name_ && column != "__categories") columns_.push_back(column);
     }
   }
+  count_rows();
+}
+
+void Table::count_rows() {
   const Column index = open(index_name_);
   if (index.values.shape().size() != 1) throw DataError("{}: expected a list", index.values.where());
   num_rows_ = static_cast<int64_t>(index.values.shape()[0]);
@@ -117,18 +154,30 @@ std::string Table::known(std::string_view column) const {
 
 Table::Column Table::open(const std::string& name) const {
   if (records_) return open_record_field(name);
-  if (group_->kind_of(name) == h5::ObjectKind::kDataset) {
-    Column column{group_->dataset(name), {}, {}};
-    const std::string legacy = join("__categories", name);  // 0.7: codes here, their meaning there
-    if (group_->has(legacy)) column.categories = group_->dataset(legacy);
-    return column;
+  const auto renamed = members_.find(name);
+  const std::string& path = renamed != members_.end() ? renamed->second : name;
+  Column column = group_->has(join(path, "codes")) ? Column{group_->dataset(join(path, "codes")), {}, {}}
+                                                   : open_list(path);
+  if (group_->kind_of(path) == h5::ObjectKind::kGroup) {
+    if (group_->has(join(path, "codes")))
+      column.categories = std::make_shared<Column>(open_list(join(path, "categories")));
+  } else if (const std::string legacy = join("__categories", path); group_->has(legacy)) {
+    column.categories = std::make_shared<Column>(open_list(legacy));  // 0.7: codes here, their meaning there
   }
-  if (group_->has(join(name, "codes")))
-    return {group_->dataset(join(name, "codes")), group_->dataset(join(name, "categories")), {}};
-  if (group_->has(join(name, "values")) && group_->has(join(name, "mask")))
-    return {group_->dataset(join(name, "values")), {}, group_->dataset(join(name, "mask"))};
-  throw DataError("{}/{}: the encoding '{}' is not supported for a column", where_, name,
-                  group_->text_attribute("encoding-type", name).value_or("unknown"));
+  return column;
+}
+
+// A data set, or values of which a mask may say that some are missing (AnnData 0.8 wrote no mask when none
+// was).
+Table::Column Table::open_list(const std::string& path) const {
+  if (group_->kind_of(path) != h5::ObjectKind::kGroup) return {group_->dataset(path), {}, {}};
+  if (!group_->has(join(path, "values"))) {
+    throw DataError("{}/{}: the encoding '{}' is not supported for a column", where_, path,
+                    group_->text_attribute("encoding-type", path).value_or("unknown"));
+  }
+  Column column{group_->dataset(join(path, "values")), {}, {}};
+  if (group_->has(join(path, "mask"))) column.mask = group_->dataset(join(path, "mask"));
+  return column;
 }
 
 // Before 0.7 the categories of obs and var columns lay in uns under one name; they belong to this table if
@@ -141,9 +190,9 @@ Table::Column Table::open_record_field(const std::string& name) const {
     return column;
   h5::Dataset categories = uns_->dataset(path);
   const std::vector<int64_t> codes = column.values.read_integers();
-  const auto num_categories = static_cast<int64_t>(categories.num_elements());
+  const auto num_categories = static_cast<int64_t>(categories.num_elements());  // a single one may be no list
   if (std::all_of(codes.begin(), codes.end(), [&](int64_t code) { return code < num_categories; }))
-    column.categories = std::move(categories);
+    column.categories = std::make_shared<Column>(Column{std::move(categories), {}, {}});
   return column;
 }
 
@@ -154,29 +203,14 @@ void Table::check_length(const h5::Dataset& values) const {
   }
 }
 
-std::vector<bool> Table::missing(const Column& column) const {
-  std::vector<bool> result(static_cast<std::size_t>(num_rows_), false);
-  if (!column.mask) return result;
-  check_length(*column.mask);
-  const std::vector<int64_t> mask = column.mask->read_integers();
-  for (std::size_t row = 0; row < result.size(); ++row) result[row] = mask[row] != 0;
-  return result;
-}
-
 std::vector<std::string> Table::texts_of(const Column& column) const {
   check_length(column.values);
+  if (!column.categories) return texts_of_list(column.values, column.mask);
+  const std::vector<std::string> categories =
+      texts_of_list(column.categories->values, column.categories->mask);
   std::vector<std::string> texts;
-  if (column.categories) {
-    const std::vector<std::string> categories = texts_of_values(*column.categories);
-    for (const int32_t code : checked_codes(column.values, categories.size()))
-      texts.push_back(code < 0 ? "" : categories[static_cast<std::size_t>(code)]);
-    return texts;
-  }
-  texts = texts_of_values(column.values);
-  const std::vector<bool> is_missing = missing(column);
-  for (std::size_t row = 0; row < texts.size(); ++row) {
-    if (is_missing[row]) texts[row].clear();
-  }
+  for (const int32_t code : checked_codes(column.values, categories.size()))
+    texts.push_back(code < 0 ? "" : categories[static_cast<std::size_t>(code)]);
   return texts;
 }
 
@@ -209,7 +243,7 @@ CategoryColumn Table::categories(std::string_view name) const {
   check_length(column.values);
   CategoryColumn result;
   if (column.categories) {
-    result.categories = texts_of_values(*column.categories);
+    result.categories = texts_of_list(column.categories->values, column.categories->mask);
     result.codes = checked_codes(column.values, result.categories.size());
     return result;
   }
@@ -218,7 +252,7 @@ CategoryColumn Table::categories(std::string_view name) const {
                     column.values.where(), column.values.type_name());
   }
   const std::vector<std::string> texts = texts_of_values(column.values);
-  const std::vector<bool> is_missing = missing(column);
+  const std::vector<bool> is_missing = missing(column.values, column.mask);
   std::unordered_map<std::string, int32_t> known_texts;  // codes in order of first appearance
   for (std::size_t row = 0; row < texts.size(); ++row) {
     if (is_missing[row]) {
@@ -241,7 +275,7 @@ std::vector<double> Table::numbers(std::string_view name) const {
   }
   check_length(column.values);
   std::vector<double> values = column.values.read_doubles();
-  const std::vector<bool> is_missing = missing(column);
+  const std::vector<bool> is_missing = missing(column.values, column.mask);
   for (std::size_t row = 0; row < values.size(); ++row) {
     if (is_missing[row]) values[row] = std::numeric_limits<double>::quiet_NaN();
   }

@@ -4,9 +4,12 @@
 // Internal to lib/data.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "lib/data/anndata.h"
@@ -18,6 +21,11 @@ class Table {
  public:
   /// `path`: "obs", "var", "raw/var" or "raw.var". Throws DataError when it is missing or not a table.
   Table(const h5::Group& root, const std::string& path);
+  /// Lists of equal length that lie in `group` under other names, as in 10x .h5 files: `index` is the member
+  /// with the index, `columns` pairs of a column's name and its member. Throws DataError when the index is
+  /// missing.
+  Table(h5::Group group, const std::string& index,
+        const std::vector<std::pair<std::string, std::string>>& columns);
   [[nodiscard]] int64_t num_rows() const { return num_rows_; }
   /// Without the index, in the writer's order.
   [[nodiscard]] const std::vector<std::string>& columns() const { return columns_; }
@@ -30,16 +38,17 @@ class Table {
 
  private:
   struct Column {
-    h5::Dataset values;                     // or codes
-    std::optional<h5::Dataset> categories;  // what the codes stand for
-    std::optional<h5::Dataset> mask;        // not 0: missing
+    h5::Dataset values;                  // or codes
+    std::shared_ptr<Column> categories;  // what the codes stand for; itself without categories
+    std::optional<h5::Dataset> mask;     // not 0: missing
   };
   void list_group();
   void list_records();
+  void count_rows();
   [[nodiscard]] std::string known(std::string_view column) const;  // throws for an unknown column
   [[nodiscard]] Column open(const std::string& name) const;
   [[nodiscard]] Column open_record_field(const std::string& name) const;
-  [[nodiscard]] std::vector<bool> missing(const Column& column) const;
+  [[nodiscard]] Column open_list(const std::string& path) const;
   [[nodiscard]] std::vector<std::string> texts_of(const Column& column) const;
   void check_length(const h5::Dataset& values) const;
 
@@ -49,6 +58,7 @@ class Table {
   std::optional<h5::Group> uns_;        // holds the categories of records
   std::string index_name_;
   std::vector<std::string> columns_;
+  std::unordered_map<std::string, std::string> members_;  // of columns that have another name in the group
   int64_t num_rows_ = 0;
 };
 

@@ -21,6 +21,9 @@ ops::AttentionOptions attention_options(const ModelConfig& config) {
   ops::AttentionOptions options;
   options.kind = config.attention == Attention::kSigmoid ? kernels::AttentionKind::kSigmoid
                                                          : kernels::AttentionKind::kSoftmax;
+  options.precision = config.attention_precision == AttentionPrecision::kFast
+                          ? kernels::SigmoidPrecision::kFast
+                          : kernels::SigmoidPrecision::kExact;
   switch (config.attention_kernel) {
     case AttentionKernel::kAuto:
       options.implementation = ops::Implementation::kAuto;

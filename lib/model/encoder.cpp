@@ -202,9 +202,13 @@ std::string Encoder::describe_attention() const {
   };
   const ops::AttentionChoice choice =
       ops::choose_attention(device(), compute_type(), config_.head_width(), attention_options(config_));
-  return fmt::format("{} attention, head width {}: {} ({})",
-                     config_.attention == Attention::kSigmoid ? "sigmoid" : "softmax", config_.head_width(),
-                     name_of(choice.implementation), choice.reason);
+  const bool is_sigmoid = config_.attention == Attention::kSigmoid;
+  const bool has_fast_form =
+      is_sigmoid && device().is_cuda() && choice.implementation == ops::Implementation::kKernel;
+  const bool is_fast = has_fast_form && config_.attention_precision == AttentionPrecision::kFast;
+  return fmt::format("{}{} attention, head width {}: {} ({})",
+                     is_sigmoid ? (is_fast ? "fast " : "exact ") : "", is_sigmoid ? "sigmoid" : "softmax",
+                     config_.head_width(), name_of(choice.implementation), choice.reason);
 }
 
 }  // namespace scrna::model

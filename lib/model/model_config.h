@@ -28,6 +28,13 @@ constexpr auto enum_names(AttentionKernel) {
                     std::pair{std::string_view("fused"), AttentionKernel::kFused}};
 }
 
+/// Of the sigmoid in our CUDA kernels (kernels::SigmoidPrecision, kernels/attention.h).
+enum class AttentionPrecision { kExact, kFast };
+constexpr auto enum_names(AttentionPrecision) {
+  return std::array{std::pair{std::string_view("exact"), AttentionPrecision::kExact},
+                    std::pair{std::string_view("fast"), AttentionPrecision::kFast}};
+}
+
 struct ModelConfig {
   Attention attention = Attention::kSigmoid;
   int64_t num_layers = 12;            // L
@@ -38,6 +45,7 @@ struct ModelConfig {
   double layer_norm_epsilon = 1e-5;
   double initializer_range = 0.02;
   AttentionKernel attention_kernel = AttentionKernel::kAuto;
+  AttentionPrecision attention_precision = AttentionPrecision::kExact;
 
   template <class V>
   void visit(V&& v) {
@@ -53,9 +61,16 @@ struct ModelConfig {
     v("layer_norm_epsilon", layer_norm_epsilon, "added to the variance in LayerNorm", config::above(0));
     v("initializer_range", initializer_range, "standard deviation of the initial weights", config::above(0));
     v("attention_kernel", attention_kernel,
-      "auto: our kernel where this device has one for this kind of attention, LibTorch's FlashAttention-2 for "
+      "auto: our kernel where this device has one for this kind of attention, LibTorch's FlashAttention-2 "
+      "for "
       "softmax on a GPU (a type or head width that either does not take is an error), otherwise composed; "
       "composed: plain LibTorch operations; fused: our kernel or an error");
+    v("attention_precision", attention_precision,
+      "of the sigmoid in our CUDA kernels. exact: every attention weight right to the rounding of bf16; "
+      "fast: the "
+      "GPU's tanh.approx, up to 4e-6 off, attention up to a tenth faster. The CPU, composed and softmax "
+      "attention "
+      "are always exact");
   }
 
   [[nodiscard]] int64_t head_width() const { return width / num_heads; }

@@ -203,7 +203,7 @@ AttentionChoice choose_attention(const at::Device& device, at::ScalarType type, 
         flash_missing);
   const std::string missing = attention_kernel_missing(device, type, head_width, options.kind);
   if (options.implementation != Implementation::kFlash && missing.empty())
-    return {Implementation::kKernel, attention_kernel_name(device)};
+    return {Implementation::kKernel, attention_kernel_name(device, head_width)};
   if (options.implementation != Implementation::kKernel && flash_missing.empty())
     return {Implementation::kFlash, fmt::format("LibTorch's FlashAttention-2 on packs: {}", missing)};
   const auto refuse = [&](const std::string& reason, const std::string& table) {

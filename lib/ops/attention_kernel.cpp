@@ -236,12 +236,14 @@ std::string attention_kernel_table(const at::Device& device, AttentionKind kind)
   return fmt::format("{}", fmt::join(table, "; "));
 }
 
-std::string attention_kernel_name(const at::Device& device) {
+std::string attention_kernel_name(const at::Device& device, [[maybe_unused]] int64_t head_width) {
   if (device.is_cpu())
     return fmt::format("own CPU kernel ({}, {} threads)", kernels::cpu_vectors_name(), at::get_num_threads());
 #ifdef SCRNA_CUDA_ENABLED
   const int capability = compute_capability(device);
-  return fmt::format("own CUDA kernel, compute capability {}.{}", capability / 10, capability % 10);
+  const bool is_hopper = kernels::attention_cuda_path(capability, head_width) == kernels::CudaPath::kFastest;
+  return fmt::format("own {} CUDA kernel, compute capability {}.{}", is_hopper ? "Hopper" : "portable",
+                     capability / 10, capability % 10);
 #else
   return "no kernel";
 #endif

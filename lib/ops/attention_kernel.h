@@ -50,8 +50,8 @@ std::string attention_kernel_missing(const at::Device& device, at::ScalarType ty
 /// Types and head widths that kernels serve on this device, for messages; empty: no kernel of this kind runs
 /// here.
 std::string attention_kernel_table(const at::Device& device, kernels::AttentionKind kind);
-/// What runs on this device, for the log.
-std::string attention_kernel_name(const at::Device& device);
+/// Which kernel runs on this device at this head width, for the log.
+std::string attention_kernel_name(const at::Device& device, int64_t head_width);
 
 /// out.o is allocated and has the operands' type. Throws DeviceError.
 void attention_kernel_forward(const AttentionCall& call, const AttentionOperands& in, AttentionOutputs& out);

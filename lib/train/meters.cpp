@@ -26,13 +26,26 @@ Meters::Meters(model::ModelConfig model, int64_t vocabulary_size, at::Device dev
 
 MeterReading Meters::add(const StepLoad& load, double seconds, double data_wait_seconds) {
   const Sum step{load, step_flop(model_, vocabulary_size_, load), seconds, data_wait_seconds};
-  total_.load.cells += load.cells;
-  total_.load.tokens += load.tokens;
-  total_.load.rows += load.rows;
-  total_.flop += step.flop;
-  total_.seconds += seconds;
-  total_.data_wait_seconds += data_wait_seconds;
+  total_ += step;
+  recent_.push_back(step);
+  if (recent_.size() > kRecentSteps) recent_.pop_front();
   return reading(step);
+}
+
+Meters::Sum& Meters::Sum::operator+=(const Sum& other) {
+  load.cells += other.load.cells;
+  load.tokens += other.load.tokens;
+  load.rows += other.load.rows;
+  flop += other.flop;
+  seconds += other.seconds;
+  data_wait_seconds += other.data_wait_seconds;
+  return *this;
+}
+
+MeterReading Meters::recent() const {
+  Sum sum;
+  for (const Sum& step : recent_) sum += step;
+  return reading(sum);
 }
 
 MeterReading Meters::total() const { return reading(total_); }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 
 #include <c10/core/Device.h>
@@ -34,8 +35,13 @@ class Meters {
   Meters(model::ModelConfig model, int64_t vocabulary_size, at::Device device,
          std::optional<double> ceiling_flop_per_second);
 
-  /// A step that took `seconds`, of which `data_wait_seconds` waiting. Returns its reading.
+  static constexpr std::size_t kRecentSteps = 10;
+
+  /// A step that took `seconds`, of which `data_wait_seconds` were lost waiting for its cells. Returns its
+  /// reading.
   MeterReading add(const StepLoad& load, double seconds, double data_wait_seconds);
+  /// Over the last kRecentSteps steps added: steps of other cells take other times.
+  [[nodiscard]] MeterReading recent() const;
   /// Over all steps added.
   [[nodiscard]] MeterReading total() const;
 
@@ -45,6 +51,8 @@ class Meters {
     double flop = 0;
     double seconds = 0;
     double data_wait_seconds = 0;
+
+    Sum& operator+=(const Sum& other);
   };
   [[nodiscard]] MeterReading reading(const Sum& sum) const;
 
@@ -53,6 +61,7 @@ class Meters {
   at::Device device_;
   std::optional<double> ceiling_flop_per_second_;
   Sum total_;
+  std::deque<Sum> recent_;  // the newest last
 };
 
 }  // namespace scrna::train

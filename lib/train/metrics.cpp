@@ -43,6 +43,7 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
               {"micro_batches", report.micro_batches},
               {"seconds", seconds.total},
               {"seconds_data_wait", seconds.data_wait},
+              {"seconds_idle", seconds.idle},
               {"seconds_forward", seconds.forward},
               {"seconds_backward", seconds.backward},
               {"seconds_reduce", seconds.reduce},

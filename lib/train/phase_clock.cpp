@@ -26,11 +26,19 @@ void PhaseClock::wait() const {
 }
 
 void PhaseClock::add_to(PhaseSeconds& seconds) const {
-  for (std::size_t i = 1; i < marks_.size(); ++i) {
-    const Mark &begin = marks_[i - 1], &end = marks_[i];
-    seconds.*end.phase += device_.is_cpu() ? end.host_seconds - begin.host_seconds
-                                           : 1e-3 * begin.event->elapsedTime(*end.event);
-  }
+  for (std::size_t i = 1; i < marks_.size(); ++i)
+    seconds.*marks_[i].phase += seconds_between(marks_[i - 1], marks_[i]);
+}
+
+double PhaseClock::span_seconds() const { return seconds_between(marks_.front(), marks_.back()); }
+
+double PhaseClock::seconds_after(const PhaseClock& before) const {
+  return seconds_between(before.marks_.back(), marks_.front());
+}
+
+double PhaseClock::seconds_between(const Mark& begin, const Mark& end) const {
+  return device_.is_cpu() ? end.host_seconds - begin.host_seconds
+                          : 1e-3 * begin.event->elapsedTime(*end.event);
 }
 
 }  // namespace scrna::train

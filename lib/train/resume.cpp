@@ -34,7 +34,8 @@ constexpr std::array<std::string_view, 16> kFree = {"run.",
                                                     "data.tokens_per_micro_batch",
                                                     "model.attention_kernel"};
 // Settings that a user may mean to change, though the curve is another one from there on.
-constexpr std::array<std::string_view, 3> kBendsTheCurve = {"optim.", "masking.", "model.dropout"};
+constexpr std::array<std::string_view, 4> kBendsTheCurve = {"optim.", "masking.", "model.dropout",
+                                                            "model.attention_precision"};
 
 bool is_among(std::span<const std::string_view> names, std::string_view path) {
   return std::ranges::any_of(

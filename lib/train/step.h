@@ -44,7 +44,7 @@ struct StepReport {
   int64_t masked_tokens = 0;
   int64_t cells = 0;
   int64_t micro_batches = 0;
-  PhaseSeconds seconds;    // data_wait and total are the caller's
+  PhaseSeconds seconds;    // data_wait, idle and total are the caller's
   bool is_finite = true;   // false: the weights were left as they are, because of this step or of one before
 };
 
@@ -53,6 +53,8 @@ class PendingStep {
  public:
   /// Waits until the step is done.
   [[nodiscard]] StepReport wait() const;
+  /// Its first mark is before everything the step does, its last behind it.
+  [[nodiscard]] const PhaseClock& clock() const { return clock_; }
 
  private:
   friend class TrainStep;

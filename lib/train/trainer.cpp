@@ -38,8 +38,8 @@ std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::
 std::optional<double> matrix_ceiling(const PreparedRun& run, int64_t num_ranks) {
   if (run.device.is_cpu()) return std::nullopt;
   const double flop_per_second = measure_matrix_ceiling(run.device, run.compute_type);
-  log::info("[model] matrix products reach {:.0f} TFLOP/s here; MFU is the model's part of that",
-            flop_per_second * 1e-12);
+  log::info("[model] matrix products reach {:.0f} TFLOP/s here ({:.1f} s of them, the median of the second half); MFU is the "
+            "model's part of that", flop_per_second * 1e-12, kMatrixCeilingSeconds);
   return flop_per_second * static_cast<double>(num_ranks);
 }
 
@@ -76,17 +76,17 @@ class Trainer {
     evaluate_if_due();
     std::optional<Flight> in_flight;
     while (state_.step + (in_flight ? 1 : 0) < config_.train.steps) {
-      std::optional<Flight> next = launch(feeder);
+      std::optional<Flight> next = launch(feeder, in_flight.has_value());
       if (!next) break;
-      if (in_flight) finish(*in_flight, bar);
+      if (in_flight) finish(std::move(*in_flight), bar);
       in_flight = std::move(next);
       if (run_.device.is_cuda() && !is_end_of_stretch(state_.step + 1)) continue;
-      finish(*in_flight, bar);
+      finish(std::move(*in_flight), bar);
       in_flight.reset();
       evaluate_if_due();
       if (is_due(config_.checkpoint.every_steps, state_.step)) save();
     }
-    if (in_flight) finish(*in_flight, bar);
+    if (in_flight) finish(std::move(*in_flight), bar);
     bar.finish();
     if (last_saved_step_ != state_.step) save();
     if (metrics_) metrics_->sync();
@@ -105,33 +105,35 @@ class Trainer {
   // host; what looks at the weights (evaluation, checkpoint) comes after the last of them is finished.
   struct Flight {
     PendingStep pending;
-    double start_seconds;
+    bool is_behind_another;  // enqueued while the step before was under way
     double data_wait_seconds;
     StepLoad load;
     at::Tensor first_cells;  // [B] ids of the first micro-batch, for the message when it fails
   };
 
   // Nothing when a rank was asked to stop: all stop before the same step.
-  std::optional<Flight> launch(Feeder& feeder) {
-    const double start = now_seconds();
+  std::optional<Flight> launch(Feeder& feeder, bool is_behind_another) {
     const double waited = feeder.waited_seconds();
     const SharedStep step = share_step(communicator_, [&] { return feeder.next(); });
     const double data_wait = feeder.waited_seconds() - waited;
     stop_signal_ = step.stop_signal;
     if (stop_signal_ != 0) return std::nullopt;
-    return Flight{train_step_.launch(step.batch), start, data_wait, step.load,
+    return Flight{train_step_.launch(step.batch), is_behind_another, data_wait, step.load,
                   step.batch.micro_batches.front().cell_ids};
   }
 
-  // Waits for the step and writes what it did. Its time is that since the step before was finished: steps
-  // overlap.
-  void finish(const Flight& flight, ProgressBar& bar) {
+  // Waits for the step and writes what it did. Its time is that on the device from the end of the step before to its
+  // own end. After a pause (evaluation, checkpoint) and on the CPU, which both find the device with nothing to do, it is
+  // the wait for the cells and the step itself.
+  void finish(Flight&& flight, ProgressBar& bar) {
     StepReport report = flight.pending.wait();
-    const double end = now_seconds();
-    report.seconds.data_wait = flight.data_wait_seconds;
-    report.seconds.total = end - std::max(flight.start_seconds, last_end_seconds_);
-    last_end_seconds_ = end;
-    const MeterReading reading = meters_.add(flight.load, report.seconds.total, report.seconds.data_wait);
+    const PhaseClock& clock = flight.pending.clock();
+    PhaseSeconds& seconds = report.seconds;
+    seconds.data_wait = flight.data_wait_seconds;
+    seconds.idle = flight.is_behind_another ? clock.seconds_after(before_->clock()) : seconds.data_wait;
+    seconds.total = seconds.idle + clock.span_seconds();
+    // Of the host's wait only as much is lost as the device was idle.
+    const MeterReading reading = meters_.add(flight.load, seconds.total, std::min(seconds.idle, seconds.data_wait));
     if (metrics_) metrics_->append(step_line(report, run_.encoder->parameters().layer_names(), reading));
     if (!report.is_finite) throw_not_finite(report, flight);
     state_.step = report.step;
@@ -139,10 +141,11 @@ class Trainer {
     state_.cells += report.cells;
     state_.tokens += report.tokens;
     state_.training_seconds += report.seconds.total;
-    bar.update(state_.step,
-               fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
-                           reading.cells_per_second,
-                           reading.mfu ? fmt::format("  {:.0f} % MFU", 100 * *reading.mfu) : ""));
+    const MeterReading recent = meters_.recent();
+    bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
+                                        recent.cells_per_second,
+                                        recent.mfu ? fmt::format("  {:.0f} % MFU", 100 * *recent.mfu) : ""));
+    before_ = std::move(flight.pending);
   }
 
   [[noreturn]] void throw_not_finite(const StepReport& report, const Flight& flight) const {
@@ -209,8 +212,8 @@ class Trainer {
   std::unique_ptr<data::HeldoutLoader> heldout_loader_;
   std::unique_ptr<eval::HeldoutEvaluator> evaluator_;
   int64_t last_saved_step_;
-  int stop_signal_ = 0;          // that all ranks know of
-  double last_end_seconds_ = 0;  // when the step before was finished
+  int stop_signal_ = 0;                // that all ranks know of
+  std::optional<PendingStep> before_;  // the step finished last: its clock is where the next one's time begins
   TrainResult result_;
 };
 

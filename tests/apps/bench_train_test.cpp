@@ -1,4 +1,6 @@
 // scrna-train bench train: text, JSON and refusals, on tiny models.
+#include <algorithm>
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -46,8 +48,8 @@ TEST_F(BenchTrain, TheTextSaysWhatWasMeasuredOnWhatAndWhatIsMissing) {
   EXPECT_EQ(result.exit_code, 0) << result.err;
   for (const char* part :
        {"2 layers x 32, 2 heads, 50 tokens in the vocabulary", "3 cells (cellxgene lengths, longest 48)",
-        "144 tokens", " ms (median of 3", "per second", "TFLOP/s", "MFU", "peak memory", "padding", "0.0 %",
-        "no breakdown by kernel: the CPU"})
+        "144 tokens", " ms (median of 3", "per second", "TFLOP/s", "MFU", "before the steps",
+        "exact sigmoid attention", "peak memory", "padding", "0.0 %", "no breakdown by kernel: the CPU"})
     EXPECT_TRUE(contains(result.out, part)) << "no '" << part << "' in: " << result.out;
 }
 
@@ -73,9 +75,23 @@ TEST_F(BenchTrain, JsonHoldsNumbersThatAgreeWithEachOther) {
   EXPECT_NE(json.at("breakdown_problem"), "");
 }
 
+TEST_F(BenchTrain, ARowIsOneLineWithAsManyColumnsAsTheHeadInTheReadme) {
+  const std::string readme = read_file("lib/train/README.md");
+  const std::size_t head = readme.find("| parameters | cells, lengths, context |");
+  ASSERT_NE(head, std::string::npos);
+  const std::string head_line = readme.substr(head, readme.find('\n', head) - head);
+  const auto result =
+      scrna_train(tiny({"--context", "48", "--row", "--set", "model.attention_precision=fast"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::ranges::count(result.out, '\n'), 1) << result.out;
+  EXPECT_EQ(std::ranges::count(result.out, '|'), std::ranges::count(head_line, '|')) << result.out;
+  EXPECT_TRUE(contains(result.out, "| 3 cells, cellxgene, 48 | 144 | sigmoid, fast | none |")) << result.out;
+}
+
 TEST_F(BenchTrain, AttentionAndSettingsOverrideTheFile) {
   const nlohmann::json json = measured({"--context", "32", "--attention", "softmax", "--set",
                                         "model.num_layers=1", "--set", "model.dropout=0"});
+  EXPECT_EQ(json.at("settings").at("attention_precision"), "exact");
   EXPECT_EQ(json.at("settings").at("attention"), "softmax");
   EXPECT_EQ(json.at("settings").at("num_layers"), 1);
   EXPECT_EQ(json.at("settings").at("dropout"), 0.0);
@@ -114,7 +130,11 @@ TEST_F(BenchTrain, OnAGpuKernelsAreToldApartAndAddUp) {
   double sum = 0;
   for (const auto& [name, milliseconds] : json.at("breakdown").at("classes_ms").items())
     sum += milliseconds.get<double>();
-  EXPECT_GE(sum, json.at("breakdown").at("busy_ms").get<double>() * (1 - 1e-9));
+  const double busy = json.at("breakdown").at("busy_ms");
+  EXPECT_GE(sum, busy * (1 - 1e-9));
+  EXPECT_GE(json.at("breakdown").at("idle_ms").get<double>(), 0.0);
+  EXPECT_NEAR(json.at("breakdown").at("recorded_step_ms").get<double>(),
+              busy + json.at("breakdown").at("idle_ms").get<double>(), 1e-6);
   for (const char* name :
        {"matrix products", "attention", "norm and dropout", "gelu", "cross-entropy", "optimizer"})
     EXPECT_GT(json.at("breakdown").at("classes_ms").at(name), 0.0) << name;

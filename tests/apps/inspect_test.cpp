@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/data/h5ad_writer.h"
+#include "lib/data/vocabulary.h"
 #include "tests/apps/damage.h"
 #include "tests/apps/scrna_train.h"
 #include "tests/support/temp_dir.h"
@@ -62,6 +63,54 @@ TEST_F(Inspect, TheTextSaysWhatToDoNext) {
                            "For training:", "Next: scrna-train train --config"}) {
     EXPECT_TRUE(contains(result.out, part)) << part << "\n" << result.out;
   }
+}
+
+TEST_F(Inspect, AVocabularyAndAMapShowWhatAModelWouldKnow) {
+  // All counts of the file lie in genes of the map; the vocabulary knows one of them.
+  const json plain = json::parse(scrna_train({"inspect", "--json", path_}).out);
+  const std::string known = plain.at("gene_id_examples")[0], other = plain.at("gene_id_examples")[1];
+  const std::string vocabulary = (folder_ / "vocabulary.tsv").string(), map = (folder_ / "map.tsv").string();
+  data::Vocabulary({{.id = "MINE", .median = 1}}).save(vocabulary);
+  std::ofstream(map) << "alias\tid\n" << known << "\tMINE\n";
+  const auto result =
+      scrna_train({"inspect", "--json", path_, "--vocabulary", vocabulary, "--gene-map", map});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);
+  EXPECT_EQ(report.at("translated_genes"), 1);
+  const json& found = report.at("in_vocabulary");
+  EXPECT_EQ(found.at("known_genes"), 1);
+  EXPECT_EQ(found.at("vocabulary_genes"), 1);
+  ASSERT_EQ(found.at("largest_misses").size(), 10U);
+  double missed = 0, last = 1e300;
+  for (const json& miss : found.at("largest_misses")) {
+    EXPECT_NE(miss.at("id"), known);
+    EXPECT_LE(miss.at("counts"), last);
+    last = miss.at("counts");
+    missed += last;
+  }
+  EXPECT_GT(found.at("count_hit_rate"), 0.0);
+  EXPECT_LE(found.at("count_hit_rate").get<double>(),
+            1 - missed / report.at("total_counts").get<double>() + 1e-12);
+  EXPECT_EQ(report.at("suitability"), "not suitable as it is") << "far below data.min_gene_hit_rate";
+  const auto text = scrna_train({"inspect", path_, "--vocabulary", vocabulary, "--gene-map", map});
+  EXPECT_TRUE(contains(text.out, "1 of 50 are among the 1 genes of")) << text.out;
+  EXPECT_TRUE(contains(text.out, "the largest that are not: ")) << text.out;
+  expect_failure(scrna_train({"inspect", path_, "--gene-map", vocabulary}), 3,
+                 {"expected the column names 'alias' and 'id'"});
+}
+
+TEST_F(Inspect, AFilterIsCounted) {
+  const auto result =
+      scrna_train({"inspect", "--json", path_, "--filter", "donor == 'nobody' or donor != 'nobody'"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(json::parse(result.out).at("chosen_cells"), 60);
+  EXPECT_TRUE(contains(json::parse(result.out).at("next_command"), "data.filter="));
+  const auto none = scrna_train({"inspect", "--json", path_, "--filter", "donor == 'nobody'"});
+  EXPECT_EQ(json::parse(none.out).at("chosen_cells"), 0);
+  EXPECT_EQ(json::parse(none.out).at("suitability"), "not suitable as it is");
+  expect_failure(scrna_train({"inspect", path_, "--filter", "donor = 'x'"}), 2,
+                 {"--filter: at character 7", "did you mean '=='?"});
+  expect_failure(scrna_train({"inspect", path_, "--filter", "doner == 'x'"}), 3, {"did you mean 'donor'?"});
 }
 
 TEST_F(Inspect, TheNextCommandItGivesWorks) {

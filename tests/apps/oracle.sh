@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# oracle.sh SCRNA_TRAIN inspect-generated|inspect-real|synthesize: the program against the anndata package. Exit code
+# oracle.sh SCRNA_TRAIN inspect-generated|inspect-real|filter|synthesize: the program against the anndata package. Exit code
 # 77 when something it needs is absent.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -15,6 +15,12 @@ case "$what" in
     trap 'rm -rf "$work"' EXIT
     "$python" "$here/../oracle/make_h5ad_files.py" "$work/generated"
     "$python" "$here/compare_inspect.py" "$program" "$work/generated"
+    ;;
+  filter)
+    work="$(mktemp -d)"
+    trap 'rm -rf "$work"' EXIT
+    "$python" "$here/../oracle/make_h5ad_files.py" "$work/generated"
+    "$python" "$here/compare_filter.py" "$program" "$work/generated/obs_columns.h5ad"
     ;;
   inspect-real)
     real="${SCRNA_REAL_DATA:-$here/../../../shared/data}"

@@ -71,7 +71,7 @@ TEST_F(Train, MakesARunDirectoryAndSaysWhatCameOfIt) {
     const auto json = nlohmann::json::parse(line);
     const std::vector<const char*> keys =
         json.contains("loss") ? std::vector<const char*>{"step", "loss", "learning_rate", "grad_norm", "grad_norm_per_layer",
-                                                         "max_score_per_layer", "tokens", "cells", "seconds",
+                                                         "max_score_per_layer", "tokens", "cells", "seconds", "seconds_idle",
                                                          "model_tflops_per_second", "mfu", "data_wait_share",
                                                          "padding_share", "peak_device_memory_bytes"}
                               : std::vector<const char*>{"step", "heldout_loss", "heldout_uniform_loss",
@@ -131,6 +131,26 @@ TEST_F(Train, SigtermSavesAndEndsWith143) {
   EXPECT_EQ(result.exit_code, 143) << result.err;
   EXPECT_TRUE(contains(result.out, "train --resume " + run_)) << result.out;
   EXPECT_TRUE(fs::exists(run_ + "/checkpoints/latest/manifest.json"));
+}
+
+TEST_F(Train, AFilterOverObsChoosesTheCellsAndStaysWithTheRun) {
+  const std::string filter = "data.filter=donor in ['donor-1', 'donor-2'] and not donor == 'donor-2'";
+  const auto donors = nlohmann::json::parse(scrna_train({"inspect", "--json", cells_, "--filter", filter.substr(12)}).out);
+  const int64_t chosen = donors.at("chosen_cells");
+  ASSERT_GT(chosen, 0);
+  ASSERT_LT(chosen, 60);
+  const auto first = run({filter, "train.steps=2"});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_TRUE(contains(first.err, "data.filter chooses " + std::to_string(chosen) + " of 60 cells")) << first.err;
+  EXPECT_TRUE(contains(read_file(fs::path(run_) / "config.yaml"), "not donor == ")) << "part of the resolved configuration";
+  expect_failure(scrna_train({"train", "--resume", run_, "--set", "data.filter=", "--set", "train.steps=4"}), 2,
+                 {"data.filter", "cannot change within a run"});
+}
+
+TEST_F(Train, AFilterThatIsWrongIsRefusedBeforeAnythingIsRead) {
+  expect_refused(run({"data.filter=donor == donor-1"}), 2, {"data.filter: at character 10", "'donor-1'"});
+  expect_refused(run({"data.filter=doner == 'donor-1'"}), 3, {"did you mean 'donor'?"});
+  expect_refused(run({"data.filter=donor == 'nobody'"}), 3, {"data.filter chooses no cell"});
 }
 
 TEST_F(Train, WrongSettingsAreRefusedWithTheirLineAndTheNearestKey) {

@@ -89,13 +89,25 @@ TEST(AnnDataFile, FormatsThatPeopleMistakeForAnnDataAreToldApart) {
                     h5.group("col_attrs");
                   }),
                   "is a loom file");
-  EXPECT_CONTAINS(problem_opening([](H5Builder& h5) { h5.texts("matrix/barcodes", {"a"}); }),
-                  "is a 10x Genomics .h5 file");
+  const auto problem_with = [](const Texts& groups) {
+    return problem_opening([&](H5Builder& h5) {
+      for (const char* name : {"obs", "var", "X"}) h5.remove(name);
+      for (const std::string& name : groups) h5.group(name);
+    });
+  };
+  EXPECT_CONTAINS(problem_with({"barcode_idx", "umi"}), "is a 10x molecule_info.h5 file");
+  EXPECT_CONTAINS(problem_with({"assays", "cell.names"}), "is an .h5Seurat file; convert it once, in R");
   EXPECT_CONTAINS(problem_opening([](H5Builder& h5) {
                     for (const char* name : {"obs", "var", "X"}) h5.remove(name);
-                    h5.texts("GRCh38/barcodes", {"a"});
+                    h5.group("table");
+                    h5.attribute("table", "pandas_type", std::string("frame"));
                   }),
-                  "is a 10x Genomics .h5 file");
+                  "is a pandas HDFStore");
+  EXPECT_CONTAINS(problem_with({"model_weights", "optimizer_weights"}),
+                  "is an HDF5 file, but not AnnData: it lacks the tables 'obs' and 'var'; its root holds "
+                  "model_weights, optimizer_weights. Expected an .h5ad file or a 10x .h5 file");
+  EXPECT_CONTAINS(problem_opening([](H5Builder& h5) { h5.remove("var"); }),
+                  "it lacks the table 'var'; its root holds X, obs. Expected");
 }
 
 TEST(AnnDataFile, AMatrixThatIsNotThereIsNamedWithTheNearestOne) {

@@ -129,6 +129,84 @@ TEST(OpenSources, AnObsColumnThatIsMissingIsNamed) {
                   "obs: has no column 'donor'");
 }
 
+TEST(OpenSources, AMapOfGenesTranslatesSymbolsToTheVocabulary) {
+  const test::TempDir folder;
+  write_genes(folder / "a.h5ad", {"P53", "KRAS", "EGFR"});
+  write_file_atomically(folder / "map.tsv", "alias\tid\nP53\tENSG00000141510\nKRAS\tENSG00000133703\n");
+  DataConfig config = config_for({(folder / "a.h5ad").string()});
+  config.gene_map = (folder / "map.tsv").string();
+  const CellSource source = std::move(open_sources(config)[0]);
+  EXPECT_EQ(source.gene_ids.ids, (Texts{"ENSG00000141510", "ENSG00000133703", "EGFR"}));
+  EXPECT_EQ(source.gene_ids.type, GeneIdType::kEnsembl);
+  config.gene_map = (folder / "missing.tsv").string();
+  EXPECT_THROW(open_sources(config), DataError);
+}
+
+TEST(OpenSources, GenomesBeforeTheNamesOfGenesAreTakenOff) {
+  const test::TempDir folder;
+  write_genes(folder / "a.h5ad", {"hg19_TP53", "hg19_KRAS", "mm10_Egfr"});
+  write_genes(folder / "b.h5ad",
+              {"GRCh38_ENSG00000141510", "GRCh38_ENSG00000133703.2", "mm10___ENSMUSG00000059552"});
+  const auto ids_of = [&](const std::string& name) {
+    return open_sources(config_for({(folder / name).string()}))[0].gene_ids;
+  };
+  EXPECT_EQ(ids_of("a.h5ad").ids, (Texts{"TP53", "KRAS", "Egfr"}));
+  EXPECT_EQ(ids_of("a.h5ad").removed_prefixes, (Texts{"hg19_", "mm10_"}));
+  EXPECT_EQ(ids_of("b.h5ad").ids, (Texts{"ENSG00000141510", "ENSG00000133703", "ENSMUSG00000059552"}));
+}
+
+TEST(OpenSources, FilesOfTwoSpeciesBuildOneVocabulary) {
+  const test::TempDir folder;
+  write_genes(folder / "human.h5ad", kEnsembl, kSymbols);
+  write_genes(folder / "mouse.h5ad", {"Trp53", "Kras", "Egfr"},
+              {"ENSMUSG00000059552.9", "ENSMUSG00000030265", "ENSMUSG00000020122"});
+  std::vector<CellSource> sources = open_sources(config_for({(folder / "*.h5ad").string()}));
+  const Vocabulary vocabulary = build_vocabulary(sources, 1);
+  EXPECT_EQ(vocabulary.genes().size(), 6U);
+  EXPECT_NE(vocabulary.find("ENSG00000141510"), Vocabulary::kUnk);
+  EXPECT_NE(vocabulary.find("ENSMUSG00000059552"), Vocabulary::kUnk);
+}
+
+TEST(OpenSources, AFilterChoosesCellsOfEveryFile) {
+  const test::TempDir folder;
+  const auto write = [&](const std::string& name, const Texts& tissues) {
+    write_small_file(folder / name, [&](H5Builder& h5) {
+      h5.attribute("obs", "column-order", Texts{"tissue"});
+      h5.texts("obs/tissue", tissues);
+    });
+  };
+  write("a.h5ad", {"blood", "lung", "lung", "gut"});
+  write("b.h5ad", {"gut", "gut", "gut", "gut"});
+  DataConfig config = config_for({(folder / "*.h5ad").string()});
+  EXPECT_TRUE(open_sources(config)[0].chosen.empty());
+  config.filter = "tissue in ['blood', 'lung']";
+  const auto sources = open_sources(config);
+  EXPECT_EQ(sources[0].chosen, (std::vector<bool>{true, true, true, false}));
+  EXPECT_EQ(sources[1].chosen, (std::vector<bool>(4, false)));
+  EXPECT_TRUE(sources[0].any_chosen(2, 2));
+  EXPECT_FALSE(sources[0].any_chosen(3, 1));
+  config.filter = "tissue == 'blod'";
+  EXPECT_CONTAINS(
+      test::message_of<DataError>([&] { return open_sources(config); }),
+      "data.filter chooses no cell of 2 file(s): no file has 'blod' of 'tissue' (did you mean 'blood'?)");
+  write_small_file(folder / "c.h5ad");
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { return open_sources(config); }),
+                  "c.h5ad: data.filter, at character 1: column 'tissue' is not in obs; obs has no columns");
+}
+
+TEST(DataConfig, AFilterThatIsNoExpressionAndTwoSplitsAreRefused) {
+  DataConfig config;
+  config.filter = "tissue == ";
+  EXPECT_CONTAINS(test::message_of<ConfigError>([&] { config.validate("data"); }),
+                  "data.filter: at character 11, the end");
+  config.filter = "";
+  config.heldout_whole_files = true;
+  config.validate("data");
+  config.heldout_column = "donor";
+  EXPECT_CONTAINS(test::message_of<ConfigError>([&] { config.validate("data"); }),
+                  "data.heldout_whole_files: true, but data.heldout_column is 'donor'");
+}
+
 TEST(OpenSources, AFileWithoutGenesEndsInADataError) {
   const test::TempDir folder;
   write_small_file(folder / "a.h5ad", [](H5Builder& h5) {

@@ -20,6 +20,7 @@ using test::corpus_config;
 using test::make_corpus;
 using test::make_source;
 using test::Row;
+using Texts = std::vector<std::string>;
 
 std::string problem_with(const std::vector<CellSource>& sources, const DataConfig& config = corpus_config()) {
   return test::message_of<DataError>([&] { make_corpus(sources, config); });
@@ -125,6 +126,94 @@ TEST(Corpus, GroupsAreHeldOutWhole) {
   EXPECT_FALSE(heldout.empty());
   EXPECT_FALSE(heldout.contains(-1)) << "cells without a group stay in training";
   for (const int32_t code : heldout) EXPECT_FALSE(training.contains(code));
+}
+
+TEST(Corpus, WholeFilesAreHeldOut) {
+  DataConfig config = corpus_config();
+  config.heldout_whole_files = true;
+  config.heldout_fraction = 0.5;
+  const Corpus corpus = make_corpus({100, 90, 110, 95}, config);
+  int num_heldout = 0;
+  for (const SourceReport& report : corpus.reports()) {
+    EXPECT_TRUE(report.heldout_cells == 0 || report.training_cells == 0) << report.name;
+    num_heldout += report.heldout_cells > 0 ? 1 : 0;
+  }
+  EXPECT_GE(num_heldout, 1);
+  EXPECT_LE(corpus.num_heldout_cells(), 395 / 2);
+  EXPECT_CONTAINS(
+      test::message_of<DataError>([&] { return make_corpus(test::corpus_sources({100}), config); }),
+      "data.heldout_whole_files: there is 1 of the files with cells");
+}
+
+TEST(Corpus, CellsThatAreNotChosenTakePartInNothing) {
+  std::vector<CellSource> sources = test::corpus_sources({300, 150});
+  sources[0].chosen.assign(300, true);
+  for (std::size_t row = 100; row < 290; ++row)
+    sources[0].chosen[row] = false;  // whole reads, and parts of some
+  const Corpus corpus = make_corpus(sources);
+  std::vector<Row> kept = test::corpus_rows(300, 1);
+  kept.erase(kept.begin() + 100, kept.begin() + 290);
+  std::vector<CellSource> without = test::corpus_sources({300, 150});
+  without[0] = make_source("folder/file0.h5ad", test::corpus_genes(), kept);
+  const Vocabulary expected = build_vocabulary(without, 1);
+  EXPECT_EQ(build_vocabulary(sources, 1).text(), expected.text());
+  EXPECT_EQ(corpus.reports()[0].chosen_cells, 110);
+  EXPECT_EQ(corpus.reports()[0].tokens.cells, 110);
+  EXPECT_EQ(corpus.reports()[1].chosen_cells, 150);
+  for (int64_t row = 0; row < 300; ++row) {
+    const bool is_left_out = (row >= 100 && row < 290) || row % 13 == 12;
+    EXPECT_EQ(corpus.role(0, row) == CellRole::kLeftOut, is_left_out) << row;
+  }
+  const Corpus all = make_corpus({300, 150});
+  for (int64_t row = 0; row < 100; ++row)
+    EXPECT_EQ(corpus.role(0, row), all.role(0, row)) << "ids do not change";
+}
+
+TEST(Corpus, StrangeValuesOfCellsThatAreNotChosenDoNotMatter) {
+  std::vector<Row> rows(50, Row{{0, 1}, {1, 2}});
+  rows[7][1] = -1;
+  std::vector<CellSource> sources = {make_source("a.h5ad", {"A", "B"}, rows)};
+  EXPECT_CONTAINS(problem_with(sources), "in cell 7");
+  sources[0].chosen.assign(50, true);
+  sources[0].chosen[7] = false;
+  EXPECT_EQ(problem_with(sources), "nothing was thrown");
+}
+
+TEST(Corpus, AFileWithoutChosenCellsIsAllowedBesideOthers) {
+  std::vector<CellSource> sources = test::corpus_sources({300, 150});
+  sources[1].chosen.assign(150, false);
+  for (std::string& id : sources[1].gene_ids.ids)
+    id = "OTHER" + id;  // nor must the vocabulary know its genes
+  const Corpus corpus = make_corpus(sources);
+  EXPECT_EQ(corpus.reports()[1].training_cells + corpus.reports()[1].heldout_cells, 0);
+  EXPECT_GT(corpus.num_training_cells(), 0);
+}
+
+TEST(Corpus, ReportsTheLargestMissesOfEachFile) {
+  // Genes 4 to 15 are unknown, gene i has i counts a cell; two columns of the same id are one miss.
+  Texts genes;
+  Row row;
+  for (int32_t i = 0; i < 16; ++i) {
+    genes.push_back("G" + std::to_string(i));
+    row[i] = static_cast<float>(i);
+  }
+  genes[14] = "G15";
+  std::vector<CellSource> sources = {make_source("a.h5ad", genes, std::vector<Row>(50, row))};
+  DataConfig config = corpus_config();
+  config.min_gene_hit_rate = 0;
+  std::vector<Gene> known;
+  for (const char* id : {"G1", "G2", "G3"}) known.push_back({.id = id, .median = 1});
+  const Corpus corpus(sources, Vocabulary(known), config, {});
+  const std::vector<MissedGene>& misses = corpus.reports()[0].largest_misses;
+  ASSERT_EQ(misses.size(), 10U);
+  EXPECT_EQ(misses[0].id, "G15");
+  EXPECT_EQ(misses[0].counts, 50 * (14 + 15));
+  EXPECT_EQ(misses[1].id, "G13");
+  EXPECT_EQ(misses[9].id, "G5");
+  EXPECT_EQ(misses[9].counts, 50 * 5);
+  EXPECT_EQ(corpus.reports()[0].known_genes, 3);
+  EXPECT_DOUBLE_EQ(corpus.reports()[0].tokens.count_hit_rate(), 6.0 / 120);
+  EXPECT_TRUE(make_corpus(test::corpus_sources({60})).reports()[0].largest_misses.empty());
 }
 
 TEST(Corpus, RangesCoverTheCellsOfARoleInFileOrder) {

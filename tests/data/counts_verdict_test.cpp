@@ -119,6 +119,10 @@ TEST(CountsVerdict, NegativeValuesAndNaNAreRefusedWhateverIsAccepted) {
     EXPECT_CONTAINS(
         test::message_of<DataError>([&] { require_counts(file, judge_counts(file, "auto"), true); }),
         "cannot be ranked as expression");
+    const std::string problem =
+        test::message_of<DataError>([&] { require_counts(file, judge_counts(file, "auto"), false); });
+    EXPECT_CONTAINS(problem, "expected raw counts");
+    EXPECT_EQ(problem.find("allow_normalized"), std::string::npos) << "it would not help: " << problem;
   }
 }
 

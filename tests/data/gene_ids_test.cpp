@@ -35,6 +35,35 @@ TEST(GeneIds, OnlyEnsemblIdsLoseTheirVersion) {
   EXPECT_EQ(without_version(""), "");
 }
 
+TEST(GeneIds, EnsemblIdsAreFoundInsideOtherTexts) {
+  EXPECT_EQ(ensembl_id_in("ENSG00000141510.17"), "ENSG00000141510");
+  EXPECT_EQ(ensembl_id_in("GRCh38_ENSG00000141510"), "ENSG00000141510");
+  EXPECT_EQ(ensembl_id_in("mm10___ENSMUSG00000059552.3"), "ENSMUSG00000059552");
+  EXPECT_EQ(ensembl_id_in("TP53_ENSG00000141510"), "ENSG00000141510");
+  EXPECT_EQ(ensembl_id_in("ENSG00000141510.2|TP53"), "ENSG00000141510");
+  EXPECT_EQ(ensembl_id_in("ENSG00000228572.7_PAR_Y"), "ENSG00000228572");
+  EXPECT_EQ(ensembl_id_in("ENSG00000141510:ENSG00000141510.1"), "ENSG00000141510") << "the same one twice";
+  EXPECT_EQ(ensembl_id_in("ENSG00000141510;ENSG00000133703"), "") << "two genes are none";
+  EXPECT_EQ(ensembl_id_in("TP53"), "");
+  EXPECT_EQ(ensembl_id_in(""), "");
+  EXPECT_EQ(type_of({"TP53_ENSG00000141510", "KRAS_ENSG00000133703"}), GeneIdType::kEnsembl);
+}
+
+TEST(GeneIds, GenomesBeforeSymbolsAreTakenOffWhenNearlyAllHaveOne) {
+  Texts mixed = {"GRCh38_TP53", "GRCh38_MT-CO1", "mm10___Trp53", "mm10___Kras"};
+  EXPECT_EQ(remove_genome_prefixes(mixed), (Texts{"GRCh38_", "mm10___"}));
+  EXPECT_EQ(mixed, (Texts{"TP53", "MT-CO1", "Trp53", "Kras"}));
+  Texts species = {"human_TP53", "mouse_Trp53"};
+  EXPECT_EQ(remove_genome_prefixes(species), (Texts{"human_", "mouse_"}));
+  for (const Texts& others :
+       {Texts{"TP53", "KRAS", "HLA1_A"}, Texts{"gene1_1", "gene1_2"}, Texts{"LOC_Os01", "LOC_Os02"},
+        Texts{"a1_x", "a2_x", "a3_x", "a4_x", "a5_x"}, Texts{}, Texts{"", "_", "x1_"}}) {
+    Texts symbols = others;
+    EXPECT_EQ(remove_genome_prefixes(symbols), Texts{});
+    EXPECT_EQ(symbols, others);
+  }
+}
+
 TEST(GeneIds, TheKindIsThatOfMostIds) {
   EXPECT_EQ(type_of({"ENSG00000141510", "TP53"}), GeneIdType::kEnsembl);
   EXPECT_EQ(type_of({"ENSG00000141510", "TP53", "KRAS"}), GeneIdType::kSymbol);

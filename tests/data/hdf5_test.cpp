@@ -50,7 +50,57 @@ TEST(Hdf5File, WhatIsNotHdf5IsNamedForWhatItIs) {
   EXPECT_CONTAINS(problem_of("PK\x03\x04 and more"), "zip archive");
   EXPECT_CONTAINS(problem_of("\x1f\x8b\x08 and more"), "gzip archive");
   EXPECT_CONTAINS(problem_of("version https://git-lfs"), "Git LFS pointer");
-  EXPECT_CONTAINS(problem_of("something else"), "not an HDF5 file;");
+  EXPECT_CONTAINS(problem_of("BZh91AY&SY..."), "a compressed archive: unpack it first");
+  EXPECT_CONTAINS(problem_of("PAR1........"), "Parquet");
+  EXPECT_CONTAINS(problem_of("%%MatrixMarket matrix"), "MatrixMarket");
+  EXPECT_CONTAINS(problem_of("\x89HDF\n\x1a\n and more"), "begins like one: a damaged copy");
+  EXPECT_CONTAINS(problem_of("gene,cell1,cell2\nA,1,2\n"), "a text, perhaps a table");
+  EXPECT_CONTAINS(problem_of(std::string("\x01\x02\x03\x04\x05\x06\x07\x08\x09", 9)), "not an HDF5 file;");
+  write_file_atomically(folder / "cells.RDS", "\x1f\x8b\x08 and more");
+  EXPECT_CONTAINS(problem_with(folder / "cells.RDS"), "R data: write it as .h5ad in R");
+}
+
+TEST(Hdf5File, AVersionThatThisHdf5DoesNotKnowIsSaidToBeOne) {
+  const test::TempDir folder;
+  write_small_file(folder / "f.h5ad");
+  std::string bytes = read_file(folder / "f.h5ad");
+  bytes[8] = 77;  // of the superblock
+  write_file_atomically(folder / "f.h5ad", bytes);
+  EXPECT_CONTAINS(problem_with(folder / "f.h5ad"), "is damaged, or written in a newer format than HDF5 1.");
+  EXPECT_CONTAINS(problem_with(folder / "f.h5ad"), "write_h5ad(new_path)");
+}
+
+TEST(Hdf5File, AFileThatItsWriterHasNotClosedIsNamedAsSuch) {
+  const test::TempDir folder;
+  const std::filesystem::path path = folder / "f.h5ad";
+  const hid_t access = test::must(H5Pcreate(H5P_FILE_ACCESS));
+  H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+  const hid_t file =
+      test::must(H5Fcreate(path.c_str(), H5F_ACC_TRUNC | H5F_ACC_SWMR_WRITE, H5P_DEFAULT, access));
+  H5Fflush(file, H5F_SCOPE_GLOBAL);
+  const std::string bytes = read_file(path);
+  H5Fclose(file);
+  H5Pclose(access);
+  write_file_atomically(folder / "copy.h5ad", bytes);
+  EXPECT_CONTAINS(problem_with(folder / "copy.h5ad"), "was not closed by the program that wrote it");
+  EXPECT_CONTAINS(problem_with(folder / "copy.h5ad"), "h5clear -s COPY");
+}
+
+TEST(Hdf5File, AUserBlockBeforeTheDataIsPassedOver) {
+  const test::TempDir folder;
+  write_small_file(folder / "plain.h5ad");
+  const hid_t creation = test::must(H5Pcreate(H5P_FILE_CREATE));
+  test::must(H5Pset_userblock(creation, 2048));
+  const hid_t made = test::must(H5Fcreate((folder / "f.h5ad").c_str(), H5F_ACC_TRUNC, creation, H5P_DEFAULT));
+  const hid_t plain = test::must(H5Fopen((folder / "plain.h5ad").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+  for (const char* name : {"obs", "var", "X"})
+    test::must(H5Ocopy(plain, name, made, name, H5P_DEFAULT, H5P_DEFAULT));
+  H5Fclose(plain);
+  H5Fclose(made);
+  H5Pclose(creation);
+  ASSERT_EQ(read_file(folder / "f.h5ad").substr(2048, 4), "\x89HDF");
+  EXPECT_EQ(AnnDataFile(folder / "f.h5ad").open_matrix("X")->read(3, 1).values,
+            (std::vector<float>{4, 5, 6}));
 }
 
 TEST(Hdf5File, APipeIsRefusedInsteadOfWaitedFor) {
@@ -148,14 +198,66 @@ TEST(Hdf5Storage, ExternalRawStorageIsRefused) {
   EXPECT_CONTAINS(problem, "X/data: its contents lie in other files");
 }
 
-TEST(Hdf5Storage, AFilterThatIsMissingIsNamed) {
+TEST(Hdf5Storage, AFilterThatIsMissingIsNamedWithThePackageThatBringsIt) {
+  const auto problem_with_filter = [](H5Z_filter_t filter) {
+    return problem_after([&](H5Builder& h5) {
+      h5.remove("X/data");
+      H5Dclose(h5.declare("X/data", H5T_NATIVE_FLOAT, {6}, {.chunk = {6}, .other_filter = filter}));
+    });
+  };
+  const std::string zstd = problem_with_filter(32015);
+  EXPECT_CONTAINS(zstd, "X/data: is compressed with zstd (filter 32015)");
+  EXPECT_CONTAINS(
+      zstd,
+      "(the Python package hdf5plugin, whose folder hdf5plugin.PLUGIN_PATH goes into HDF5_PLUGIN_PATH)");
+  EXPECT_CONTAINS(zstd, "write_h5ad(new_path, compression='gzip')");
+  const std::string blosc = problem_with_filter(32001);
+  EXPECT_CONTAINS(blosc, "is compressed with blosc (filter 32001)");
+  EXPECT_CONTAINS(blosc, "Debian's hdf5-filter-plugin-blosc-serial, or the Python package hdf5plugin");
+  EXPECT_CONTAINS(problem_with_filter(32026), "is compressed with blosc2 (filter 32026)");
+  EXPECT_CONTAINS(problem_with_filter(31999), "is compressed with filter 31999 (unnamed)");
+}
+
+TEST(Hdf5Storage, NumbersOfMoreBytesThanAnyNumberHasAreNone) {
   const std::string problem = problem_after([](H5Builder& h5) {
-    const Storage storage{.chunk = {6}, .other_filter = 32015};  // zstd, which HDF5 does not bring along
-    h5.remove("X/data");
-    H5Dclose(h5.declare("X/data", H5T_NATIVE_FLOAT, {6}, storage));
+    const hid_t type = test::must(H5Tcopy(H5T_NATIVE_INT32));
+    test::must(H5Tset_size(type, 72));
+    h5.remove("X/indices");
+    H5Dclose(h5.declare("X/indices", type, {6}));
+    H5Tclose(type);
   });
-  EXPECT_CONTAINS(problem, "X/data: is compressed with filter 32015");
-  EXPECT_CONTAINS(problem, "write_h5ad(path, compression='gzip')");
+  EXPECT_CONTAINS(problem, "X/indices: expected integers, got a type that is not supported");
+}
+
+// HDF5 1.10 reads beyond the end of a compact data set whose shape is larger than what is stored.
+TEST(Hdf5Storage, ACompactDataSetSmallerThanItsShapeIsRefused) {
+  const test::TempDir folder;
+  {
+    H5Builder h5(folder / "f.h5");
+    const hsize_t size = 123;
+    const hid_t space = test::must(H5Screate_simple(1, &size, nullptr));
+    const hid_t properties = test::must(H5Pcreate(H5P_DATASET_CREATE));
+    test::must(H5Pset_layout(properties, H5D_COMPACT));
+    const std::vector<float> values(size, 1);
+    const hid_t dataset =
+        test::must(H5Dcreate2(h5.file(), "t", H5T_NATIVE_FLOAT, space, H5P_DEFAULT, properties, H5P_DEFAULT));
+    test::must(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()));
+    H5Dclose(dataset);
+    H5Pclose(properties);
+    H5Sclose(space);
+  }
+  EXPECT_EQ(h5::open_file(folder / "f.h5").dataset("t").num_elements(), 123U);
+  std::string bytes = read_file(folder / "f.h5");
+  const uint64_t size = 123, larger = 123456;
+  const std::string shape(reinterpret_cast<const char*>(&size), 8);
+  int num_changed = 0;
+  for (std::size_t at = bytes.find(shape); at != std::string::npos;
+       at = bytes.find(shape, at + 8), ++num_changed)
+    bytes.replace(at, 8, reinterpret_cast<const char*>(&larger), 8);
+  ASSERT_GE(num_changed, 1);
+  write_file_atomically(folder / "f.h5", bytes);
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { return h5::open_file(folder / "f.h5").dataset("t"); }),
+                  "t: declares 493824 bytes, but 492 are stored; the file is damaged");
 }
 
 TEST(Hdf5Storage, AChecksumThatDoesNotFitIsADataError) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
+#include "tests/support/expect_error.h"
 
 namespace scrna::data {
 namespace {
@@ -21,13 +22,14 @@ TEST(Split, HoldsOutTheWantedPartOfCells) {
 TEST(Split, TakesGroupsThatFitIntoTheWantedPart) {
   const std::unordered_map<std::string, int64_t> groups = {{"a", 10}, {"b", 500}, {"c", 20}, {"d", 470}};
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    const auto chosen = choose_heldout_groups(groups, 0.03, seed, "donor");
+    const auto chosen = choose_heldout_groups(groups, 0.03, seed, "data.heldout_column", "groups of 'donor'");
     EXPECT_EQ(chosen, (std::unordered_set<std::string>{"a", "c"}));
   }
 }
 
 TEST(Split, TakesTheSmallestGroupWhenNoneFits) {
-  EXPECT_EQ(choose_heldout_groups({{"a", 400}, {"b", 300}, {"c", 301}}, 0.1, 0, "donor"),
+  EXPECT_EQ(choose_heldout_groups({{"a", 400}, {"b", 300}, {"c", 301}}, 0.1, 0, "data.heldout_column",
+                                  "groups of 'donor'"),
             (std::unordered_set<std::string>{"b"}));
 }
 
@@ -36,7 +38,7 @@ TEST(Split, DifferentSeedsTakeDifferentGroups) {
   for (int i = 0; i < 20; ++i) groups[fmt::format("donor {}", i)] = 100;
   std::unordered_set<std::string> ever;
   for (uint64_t seed = 0; seed < 30; ++seed) {
-    const auto chosen = choose_heldout_groups(groups, 0.1, seed, "donor");
+    const auto chosen = choose_heldout_groups(groups, 0.1, seed, "data.heldout_column", "groups of 'donor'");
     EXPECT_EQ(chosen.size(), 2U);
     ever.insert(chosen.begin(), chosen.end());
   }
@@ -44,7 +46,11 @@ TEST(Split, DifferentSeedsTakeDifferentGroups) {
 }
 
 TEST(Split, OneGroupCannotBeSplit) {
-  EXPECT_THROW(choose_heldout_groups({{"a", 10}}, 0.1, 0, "donor"), DataError);
+  EXPECT_CONTAINS(
+      test::message_of<DataError>([] {
+        return choose_heldout_groups({{"a", 10}}, 0.1, 0, "data.heldout_column", "groups of 'donor'");
+      }),
+      "data.heldout_column: there is 1 of the groups of 'donor' with cells");
 }
 
 }  // namespace

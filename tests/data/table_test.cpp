@@ -129,7 +129,7 @@ TEST(Table, AMaskOfAnotherLengthIsRefused) {
                     h5.numbers<int64_t>("obs/c/values", {1, 2, 3, 1});
                     h5.numbers<uint8_t>("obs/c/mask", {0, 1});
                   }),
-                  "obs/c/mask: expected one value for each of the table's 4 rows, got 2");
+                  "obs/c/mask: expected one value for each of the 4 values it masks, got 2");
 }
 
 TEST(Table, CategoriesOfAnnData07LieInAGroupOfTheirOwn) {
@@ -200,9 +200,8 @@ TEST(Table, ATableWithoutIndexOrNoTableAtAllIsNamed) {
     write_small_file(folder / "f.h5ad", damage);
     return test::message_of<DataError>([&] { return AnnDataFile(folder / "f.h5ad"); });
   };
-  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs"); }),
-                  "has no table 'obs'; is it an AnnData .h5ad file?");
-  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("var"); }), "has no table 'var'");
+  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs"); }), "it lacks the table 'obs'");
+  EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("var"); }), "it lacks the table 'var'");
   EXPECT_CONTAINS(problem([](H5Builder& h5) { h5.remove("obs/_index"); }), "obs: has no index column");
   EXPECT_CONTAINS(problem([](H5Builder& h5) {
                     h5.numbers<float>("obs", {1, 2, 3, 4});
@@ -228,6 +227,93 @@ TEST(Table, WithoutAColumnOrderAllMembersAreColumns) {
   const test::TempDir folder;
   write_small_file(folder / "f.h5ad", [](H5Builder& h5) { h5.texts("obs/b", {"1", "2", "3", "4"}); });
   EXPECT_EQ(AnnDataFile(folder / "f.h5ad").obs_columns(), Texts{"b"});
+}
+
+TEST(Table, NullableColumnsWithoutAMaskMissNothing) {
+  const ObsFile file({"n"}, [](H5Builder& h5) {
+    h5.group("obs/n");
+    h5.attribute("obs/n", "encoding-type", std::string("nullable-integer"));
+    h5.numbers<int64_t>("obs/n/values", {1, 2, 3, 1});
+  });
+  EXPECT_EQ(file->obs_kind("n"), ColumnKind::kInteger);
+  EXPECT_EQ(file->obs_numbers("n"), (std::vector<double>{1, 2, 3, 1}));
+  EXPECT_EQ(file->obs_categories("n").codes, (std::vector<int32_t>{0, 1, 2, 0}));
+}
+
+TEST(Table, CategoriesMayBeNullableTexts) {
+  const ObsFile file({"c"}, [](H5Builder& h5) {
+    add_categorical(h5, "obs/c", {1, -1, 0, 1}, {});
+    h5.remove("obs/c/categories");
+    h5.group("obs/c/categories");
+    h5.attribute("obs/c/categories", "encoding-type", std::string("nullable-string-array"));
+    h5.texts("obs/c/categories/values", {"a", "b"});
+    h5.numbers<uint8_t>("obs/c/categories/mask", {0, 0});
+  });
+  EXPECT_EQ(file->obs_kind("c"), ColumnKind::kCategorical);
+  EXPECT_EQ(file->obs_categories("c").categories, (Texts{"a", "b"}));
+  EXPECT_EQ(file->obs_categories("c").codes, (std::vector<int32_t>{1, -1, 0, 1}));
+}
+
+TEST(Table, TheIndexMayBeNullableTexts) {
+  const test::TempDir folder;
+  write_small_file(folder / "f.h5ad", [](H5Builder& h5) {
+    h5.remove("obs/_index");
+    h5.group("obs/_index");
+    h5.texts("obs/_index/values", {"p", "q", "r", "s"});
+    h5.numbers<uint8_t>("obs/_index/mask", {0, 0, 0, 0});
+  });
+  EXPECT_EQ(AnnDataFile(folder / "f.h5ad").obs_index(), (Texts{"p", "q", "r", "s"}));
+}
+
+TEST(Table, EnumerationsOfMoreThanTwoNamesAreTheirNumbers) {
+  const ObsFile file({"e"}, [](H5Builder& h5) {
+    const hid_t type = test::must(H5Tenum_create(H5T_NATIVE_INT16));
+    int16_t value = 0;
+    for (const char* name : {"FALSE", "TRUE", "NA"}) {
+      test::must(H5Tenum_insert(type, name, &value));
+      value = static_cast<int16_t>(value + 1);
+    }
+    const std::vector<int16_t> values{0, 2, 1, 1};
+    const hid_t dataset = h5.declare("obs/e", type, {4});
+    test::must(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()));
+    H5Dclose(dataset);
+    H5Tclose(type);
+  });
+  EXPECT_EQ(file->obs_kind("e"), ColumnKind::kInteger);
+  EXPECT_EQ(file->obs_numbers("e"), (std::vector<double>{0, 2, 1, 1}));
+  EXPECT_EQ(file->obs_categories("e").categories, (Texts{"0", "2", "1"}));
+}
+
+TEST(Table, ASingleCategoryOfRecordsMayBeAScalar) {
+  const test::TempDir folder;
+  write_small_file(folder / "f.h5ad", [](H5Builder& h5) {
+    h5.remove("obs");
+    struct Record {
+      char index[2];
+      int8_t code;
+    };
+    const hid_t text = test::must(H5Tcopy(H5T_C_S1));
+    H5Tset_size(text, 2);
+    const hid_t type = test::must(H5Tcreate(H5T_COMPOUND, sizeof(Record)));
+    H5Tinsert(type, "index", offsetof(Record, index), text);
+    H5Tinsert(type, "sex", offsetof(Record, code), H5T_NATIVE_INT8);
+    const std::vector<Record> records{{"a", 0}, {"b", -1}, {"c", 0}, {"d", 0}};
+    const hid_t dataset = h5.declare("obs", type, {4});
+    test::must(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, records.data()));
+    const hid_t scalar = test::must(H5Screate(H5S_SCALAR));
+    H5Tset_size(text, 6);
+    h5.group("uns");
+    const hid_t category = test::must(
+        H5Dcreate2(h5.file(), "uns/sex_categories", text, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    test::must(H5Dwrite(category, text, H5S_ALL, H5S_ALL, H5P_DEFAULT, "female"));
+    for (const hid_t each : {dataset, category}) H5Dclose(each);
+    for (const hid_t each : {type, text}) H5Tclose(each);
+    H5Sclose(scalar);
+  });
+  const AnnDataFile file(folder / "f.h5ad");
+  EXPECT_EQ(file.obs_kind("sex"), ColumnKind::kCategorical);
+  EXPECT_EQ(file.obs_categories("sex").codes, (std::vector<int32_t>{0, -1, 0, 0}));
+  EXPECT_EQ(file.obs_categories("sex").categories, Texts{"female"});
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Damages input files at random and reads each in a child process, so that a crash is counted and kept
 // instead of ending the search. For long runs under the sanitizers (build/asan); short ones with fixed seeds
 // run in every test (tests/data/mutation_test.cpp, tests/checkpoint/safetensors_test.cpp).
-//   fuzz_readers h5ad|safetensors|vocabulary|yaml SECONDS SEED CRASH_FOLDER FILE...
+//   fuzz_readers h5ad|safetensors|vocabulary|gene_map|filter|yaml SECONDS SEED CRASH_FOLDER FILE...
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -25,7 +25,9 @@
 #include "lib/core/files.h"
 #include "lib/core/log.h"
 #include "lib/data/build_vocabulary.h"
+#include "lib/data/gene_aliases.h"
 #include "lib/data/loader.h"
+#include "lib/data/obs_filter.h"
 
 namespace {
 
@@ -60,6 +62,8 @@ void read(const std::string& kind, const fs::path& path) {
   if (kind == "h5ad") return read_h5ad(path);
   if (kind == "safetensors") return static_cast<void>(scrna::checkpoint::load_safetensors(path));
   if (kind == "vocabulary") return static_cast<void>(scrna::data::Vocabulary::load(path));
+  if (kind == "gene_map") return static_cast<void>(scrna::data::GeneAliases::load(path));
+  if (kind == "filter") return static_cast<void>(scrna::data::ObsFilter::parse(scrna::read_file(path)));
   if (kind == "yaml") return static_cast<void>(scrna::config::parse_file(path));
   std::cerr << "unknown kind '" << kind << "'\n";
   std::exit(64);
@@ -118,7 +122,7 @@ int read_in_child(const std::string& kind, const fs::path& path) {
 
 int main(int argc, char** argv) {
   if (argc < 6) {
-    std::cerr << "usage: fuzz_readers h5ad|safetensors|vocabulary|yaml SECONDS SEED CRASH_FOLDER FILE...\n";
+    std::cerr << "usage: fuzz_readers h5ad|safetensors|vocabulary|gene_map|filter|yaml SECONDS SEED CRASH_FOLDER FILE...\n";
     return 2;
   }
   scrna::log::set_console_level(scrna::log::Level::kError);

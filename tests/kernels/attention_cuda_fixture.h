@@ -2,6 +2,7 @@
 // all of its head widths, and skips the paths that the GPU at hand cannot take.
 #pragma once
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,11 @@ namespace scrna::kernels {
 using test::AttentionCase;
 using test::DeviceAttention;
 using test::HostAttention;
+
+/// For the names of tests.
+inline void PrintTo(CudaPath path, std::ostream* out) {
+  *out << (path == CudaPath::kFastest ? "the fastest kernels" : "the portable kernels");
+}
 
 class AttentionCuda : public testing::TestWithParam<CudaPath> {
  protected:

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
+#include "lib/model/block.h"
 #include "lib/model/initialisation.h"
 #include "lib/model/token_tensors.h"
 #include "tests/support/packed_cells.h"
@@ -58,6 +59,18 @@ TEST(Encoder, ACellDoesNotSeeItsNeighboursInThePack) {
       EXPECT_NEAR(together, apart, 1e-5 * std::abs(together)) << "training " << training;
     }
   }
+}
+
+TEST(Encoder, TheConfiguredPrecisionReachesAttentionAndTheProcessorIsAlwaysExact) {
+  ModelConfig fast = tiny();
+  fast.attention_precision = AttentionPrecision::kFast;
+  EXPECT_EQ(attention_options(tiny()).precision, kernels::SigmoidPrecision::kExact);
+  EXPECT_EQ(attention_options(fast).precision, kernels::SigmoidPrecision::kFast);
+  const Encoder encoder(fast, kVocabulary, kMaxTokens, 42, at::kCPU);
+  EXPECT_TRUE(encoder.describe_attention().starts_with("exact sigmoid attention, head width 16"))
+      << encoder.describe_attention();
+  const PackedMicroBatch cells = pack({{1, 20}, {2, 32}});
+  EXPECT_EQ(loss_of(encoder, cells), loss_of(Encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU), cells));
 }
 
 TEST(Encoder, TheSameSeedGivesTheSameModelAndAnotherAnother) {

@@ -1,5 +1,5 @@
 """Compares what lib/data reads from .h5ad files with what the anndata package reads: every value of every matrix
-(as float32), every obs column, every var column.
+(as float32), every obs column, every var column. 10x .h5 files are compared with a reading by h5py alone.
 
   compare_anndata.py --data-dump BINARY [--table FILE --title TITLE] FOLDER...
 
@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy
 import pandas
 from scipy import sparse
@@ -144,6 +145,58 @@ def compare(dump: dict, folder: Path, data: anndata.AnnData) -> list[str]:
     return problems
 
 
+def tenx_groups(path: Path) -> list[str]:
+    """The groups with a matrix of a 10x .h5 file; none for other files."""
+    try:
+        with h5py.File(path) as file:
+            return [] if "obs" in file else [name for name in file if isinstance(file[name], h5py.Group)
+                                             and {"barcodes", "indptr"} <= set(file[name])]
+    except OSError:
+        return []
+
+
+def read_tenx(path: Path, name: str, genome: str = "") -> anndata.AnnData:
+    """A 10x .h5 file by h5py alone, as scanpy.read_10x_h5 makes an AnnData of it."""
+    with h5py.File(path) as file:
+        group = file[name]
+        features = group.get("features")
+        shape = group["shape"][()]
+        matrix = sparse.csr_matrix((group["data"][()], group["indices"][()], group["indptr"][()]), shape=(shape[1], shape[0]))
+        if features is None:
+            var = pandas.DataFrame({"gene_ids": group["genes"].asstr()[()]}, index=group["gene_names"].asstr()[()])
+        else:
+            columns = {"id": "gene_ids", "feature_type": "feature_types"}
+            var = pandas.DataFrame({columns.get(column, column): features[column].asstr()[()] for column in features
+                                    if column not in ("name", "_all_tag_keys")}, index=features["name"].asstr()[()])
+        data = anndata.AnnData(matrix, obs=pandas.DataFrame(index=group["barcodes"].asstr()[()]), var=var)
+        if features is None:
+            return data
+        kept = (data.var["feature_types"] == "Gene Expression") & (not genome or data.var["genome"] == genome)
+        return data[:, kept].copy()
+
+
+def examine_genomes(path: Path, binary: str, groups: list[str]) -> list[str]:
+    """The problems of reading each genome of a 10x .h5 file with several, one after another."""
+    if groups == ["matrix"]:
+        genomes = sorted(set(read_tenx(path, "matrix").var["genome"]))
+        choices = [("matrix", genome) for genome in genomes] if len(genomes) > 1 else []
+    else:
+        choices = [(group, group) for group in groups] if len(groups) > 1 else []
+    problems = []
+    for group, genome in choices:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([binary, path, folder, genome], capture_output=True, check=False)
+            dump = json.loads((Path(folder) / "dump.json").read_text(errors="replace"))
+            if "error" in dump:
+                problems.append(f"{genome}: {dump['error']}")
+            else:
+                data = read_tenx(path, group, genome if group == "matrix" else "")
+                problems += [f"{genome}: {problem}" for problem in compare(dump, Path(folder), data)]
+    if problems:
+        return problems
+    return [f"equal with data.genome={genome}" for _, genome in choices]
+
+
 def describe(dump: dict) -> str:
     parts = []
     for name, matrix in dump["matrices"].items():
@@ -161,14 +214,22 @@ def examine(path: Path, binary: str) -> tuple[str, str, bool]:
         if run.returncode not in (0, 3):
             return "", f"**crashed**: exit code {run.returncode} {run.stderr[-200:]}", False
         dump = json.loads((folder / "dump.json").read_text(errors="replace"))
+        groups = tenx_groups(path)
+        genomes = examine_genomes(path, binary, groups)
+        wrong = [outcome for outcome in genomes if not outcome.startswith("equal")]
+        if wrong:
+            return "", "**different**: " + "; ".join(wrong), False
         try:
-            data, refusal = anndata.read_h5ad(path), ""
+            if len(groups) > 1:
+                raise ValueError(f"several genomes: {groups}")
+            data, refusal = read_tenx(path, groups[0]) if groups else anndata.read_h5ad(path), ""
         except Exception as error:  # whatever it raises, it does not read the file
             data, refusal = None, type(error).__name__
         if "error" in dump:
             sentence = dump["error"].replace(str(path), path.name)
-            return "", f"refused{' by anndata too' if data is None else ''}: {sentence}", bool(sentence)
-        what = describe(dump)
+            by = "" if data is not None or groups else " by anndata too"
+            return "", "; ".join([f"refused{by}: {sentence}", *genomes]), bool(sentence)
+        what = f"10x: {describe(dump)}" if groups else describe(dump)
         if data is None:
             return what, f"read; anndata refuses it ({refusal})", True
         problems = compare(dump, folder, data)
@@ -177,7 +238,7 @@ def examine(path: Path, binary: str) -> tuple[str, str, bool]:
         if problems:
             return what, "**different**: " + "; ".join(problems), False
         parts = "; ".join(problem.replace(str(path), path.name) for problem in refused)
-        return what, f"equal, except for what is refused: {parts}" if refused else "equal", True
+        return what, f"equal, except for what is refused: {parts}" if refused else "; ".join(["equal", *genomes]), True
 
 
 def write_table(path: Path, title: str, rows: list[tuple[str, str, str]]) -> None:

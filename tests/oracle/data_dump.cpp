@@ -1,7 +1,7 @@
 // Writes everything lib/data reads from one .h5ad file in a form that Python can compare with the anndata
 // package: dump.json and, for each matrix, its CSR arrays as raw little-endian files. Matrices are read in
 // blocks of a size that divides nothing.
-//   data_dump FILE.h5ad OUTPUT_FOLDER      exit code 0, or 3 with {"error": ...} in dump.json
+//   data_dump FILE.h5ad OUTPUT_FOLDER [GENOME]      exit code 0, or 3 with {"error": ...} in dump.json
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -76,8 +76,8 @@ json dump_obs_column(const AnnDataFile& file, const std::string& name) {
   return column;
 }
 
-json dump(const std::filesystem::path& path, const std::filesystem::path& folder) {
-  const AnnDataFile file(path);
+json dump(const std::filesystem::path& path, const std::filesystem::path& folder, const std::string& genome) {
+  const AnnDataFile file(path, genome);
   json result{{"cells", file.num_cells()}, {"obs_index", file.obs_index()}};
   for (const std::string& name : file.matrix_names()) {
     const auto stem = folder / ("matrix" + std::to_string(result["matrices"].size()));
@@ -101,12 +101,12 @@ json dump(const std::filesystem::path& path, const std::filesystem::path& folder
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 4) return 2;
   scrna::log::set_console_level(scrna::log::Level::kError);
   json result;
   int code = 0;
   try {
-    result = dump(argv[1], argv[2]);
+    result = dump(argv[1], argv[2], argc == 4 ? argv[3] : "");
   } catch (const scrna::DataError& error) {
     result = {{"error", error.what()}};
     code = 3;

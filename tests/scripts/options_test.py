@@ -1,4 +1,4 @@
-"""The options of build.sh, test.sh and demo.sh: every script explains itself, and a mistake is named at once, before
+"""The options of the scripts: every script explains itself, and a mistake is named at once, before
 anything is installed or built."""
 import pathlib
 import subprocess
@@ -18,7 +18,8 @@ class Options(unittest.TestCase):
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
 
     def test_every_script_explains_itself(self):
-        for name in ("build.sh", "test.sh", "demo.sh", "fetch_libtorch.sh", "install_packages.sh"):
+        for name in ("build.sh", "test.sh", "demo.sh", "fetch_libtorch.sh", "install_packages.sh",
+                     "bench_train_table.sh"):
             done = self.run_script(name, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertTrue(done.stdout.startswith(name), done.stdout)
@@ -30,6 +31,11 @@ class Options(unittest.TestCase):
         self.assert_refused(2, "expected release, dev or asan, got debug", "build.sh", "--preset", "debug")
         self.assert_refused(2, "--jobs: expected a whole number from 1, got 0", "build.sh", "--jobs", "0")
         self.assert_refused(2, "--target needs a value", "build.sh", "--target")
+
+    def test_bench_train_table(self):
+        self.assert_refused(2, "there is no configs/200m.yaml", "bench_train_table.sh", "200m")
+        self.assert_refused(2, "there is no program nowhere", "bench_train_table.sh", "--program", "nowhere")
+        self.assert_refused(2, "unknown option --modle", "bench_train_table.sh", "--modle", "70m")
 
     def test_demo(self):
         self.assert_refused(3, "--data nowhere.h5ad: there is no such file", "demo.sh", "--data", "nowhere.h5ad")

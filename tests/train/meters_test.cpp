@@ -73,6 +73,21 @@ TEST(Meters, ReadStepsAndTheWholeRun) {
   EXPECT_EQ(total.data_wait_share, 0.0625);
 }
 
+TEST(Meters, RecentIsTheLastTenSteps) {
+  Meters meters(kPaper, 43804, at::kCPU, 1e12);
+  const StepLoad load{.cells = 4, .tokens = 100, .masked_tokens = 15, .squared_lengths = 2500, .rows = 100};
+  meters.add(load, 100.0, 50.0);
+  EXPECT_EQ(meters.recent().cells_per_second, 0.04);
+  for (std::size_t step = 0; step < Meters::kRecentSteps; ++step)
+    meters.add(load, step % 2 == 0 ? 1.0 : 3.0, 0.5);
+  const MeterReading recent = meters.recent();  // the long one is forgotten
+  EXPECT_EQ(recent.cells_per_second, 2.0);
+  EXPECT_EQ(recent.tokens_per_second, 50.0);
+  EXPECT_EQ(recent.data_wait_share, 0.25);
+  EXPECT_EQ(*recent.mfu, step_flop(kPaper, 43804, load) / 2 / 1e12);
+  EXPECT_EQ(meters.total().cells_per_second, 4 * 11 / 120.0);
+}
+
 TEST(Meters, WithoutACeilingThereIsNoMfuAndWithoutStepsEverythingIsZero) {
   const MeterReading reading = Meters(kPaper, 43804, at::kCPU, std::nullopt).total();
   EXPECT_FALSE(reading.mfu.has_value());

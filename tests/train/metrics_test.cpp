@@ -25,7 +25,7 @@ StepReport example() {
           .masked_tokens = 15,
           .cells = 4,
           .micro_batches = 2,
-          .seconds = {.data_wait = 0.125, .forward = 0.25, .backward = 0.5, .optimizer = 0.0625, .total = 2}};
+          .seconds = {.data_wait = 0.125, .idle = 0.03125, .forward = 0.25, .backward = 0.5, .optimizer = 0.0625, .total = 2}};
 }
 
 MeterReading reading() {
@@ -55,6 +55,7 @@ TEST(Metrics, AStepLineHoldsWhatTheReportSays) {
   EXPECT_EQ(json["micro_batches"], 2);
   EXPECT_EQ(json["seconds"], 2.0);
   EXPECT_EQ(json["seconds_data_wait"], 0.125);
+  EXPECT_EQ(json["seconds_idle"], 0.03125);
   EXPECT_EQ(json["seconds_forward"], 0.25);
   EXPECT_EQ(json["seconds_backward"], 0.5);
   EXPECT_EQ(json["seconds_optimizer"], 0.0625);

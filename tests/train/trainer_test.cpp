@@ -71,9 +71,9 @@ class TrainerTest : public testing::Test {
     std::string text;
     for (Json line : lines_of(run / "metrics.jsonl")) {
       if (!with_heldout && line.contains("heldout_loss")) continue;
-      for (const char* key : {"seconds", "seconds_data_wait", "seconds_forward", "seconds_backward",
-                              "seconds_reduce", "seconds_optimizer", "cells_per_second", "tokens_per_second",
-                              "model_tflops_per_second", "data_wait_share", "heldout_seconds"}) {
+      for (const char* key : {"seconds", "seconds_data_wait", "seconds_idle", "seconds_forward", "seconds_backward", "seconds_reduce",
+                              "seconds_optimizer", "cells_per_second", "tokens_per_second", "model_tflops_per_second",
+                              "data_wait_share", "heldout_seconds"}) {
         line.erase(key);
       }
       text += line.dump() + "\n";
@@ -268,6 +268,12 @@ TEST_F(TrainerTest, EveryStepAndTheRunSayHowWellTheMachineWasUsed) {
     if (!line.contains("loss")) continue;
     const double step_seconds = line["seconds"];
     EXPECT_NEAR(line["cells_per_second"].get<double>() * step_seconds, 20, 1e-9);
+    // On the CPU a step is its wait for cells and what it computes, mark to mark.
+    EXPECT_EQ(line["seconds_idle"], line["seconds_data_wait"]);
+    EXPECT_NEAR(step_seconds,
+                line["seconds_idle"].get<double>() + line["seconds_forward"].get<double>() +
+                    line["seconds_backward"].get<double>() + line["seconds_optimizer"].get<double>(),
+                1e-9);
     EXPECT_EQ(line["padding_share"], 0.0);
     EXPECT_TRUE(line["mfu"].is_null());
     EXPECT_TRUE(line["peak_device_memory_bytes"].is_null());
@@ -304,6 +310,11 @@ TEST_F(TrainerTest, SettingsThatWouldBreakTheRunAreRefusedOnResume) {
   EXPECT_NE(refuses([](TrainConfig& c) { c.model.width = 32; }).find("model.width"), std::string::npos);
   EXPECT_NE(refuses([](TrainConfig& c) { c.data.heldout_seed = 9; }).find("heldout_seed"), std::string::npos);
   EXPECT_EQ(refuses([](TrainConfig& c) { c.optim.learning_rate = 1e-3; }), "accepted");
+  EXPECT_EQ(refuses([](TrainConfig& c) {
+              c.model.attention_precision = model::AttentionPrecision::kFast;
+              c.train.steps = 21;  // the run has 20 by now
+            }),
+            "accepted");
 }
 
 TEST_F(TrainerTest, ACheckpointOfAnotherVocabularyOrOfOtherCellsIsRefused) {

@@ -1,0 +1,17 @@
+#include "lib/data/data_config.h"
+
+#include "lib/core/error.h"
+#include "lib/data/obs_filter.h"
+
+namespace scrna::data {
+
+void DataConfig::validate(const std::string& path) const {
+  if (!filter.empty()) ObsFilter::parse(filter, path + ".filter");
+  if (heldout_whole_files && !heldout_column.empty()) {
+    throw ConfigError(
+        "{}.heldout_whole_files: true, but {}.heldout_column is '{}'; hold out either whole files or groups",
+        path, path, heldout_column);
+  }
+}
+
+}  // namespace scrna::data
