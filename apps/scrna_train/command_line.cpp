@@ -210,7 +210,8 @@ bool parse(Program& program, int argc, const char* const* argv) {
     const CLI::App& command = last_command(cli);
     for (const CLI::App* taken : {static_cast<const CLI::App*>(&cli), command.get_parent(), &command}) {
       if (taken == nullptr) continue;
-      if (const auto words = taken->remaining(); !words.empty()) refuse_word(*taken, words.front());
+      if (const auto words = taken->remaining(); !words.empty() && words.front() != "--")
+        refuse_word(*taken, words.front());
     }
     refuse(command, in_words(problem), "");
   }

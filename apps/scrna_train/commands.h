@@ -17,6 +17,8 @@ struct Program {
 };
 
 void add_train(Program& program);
+/// Starts several processes of `train`.
+void add_launch(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
 /// The group `bench` and everything below it.

@@ -1,6 +1,7 @@
 // scrna-train train: a configuration in, a run directory out. Flags choose the configuration and where to begin; every
 // setting is a key of the configuration (configs/README.md), none is a flag of its own.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -12,8 +13,11 @@
 #include "apps/scrna_train/commands.h"
 #include "apps/scrna_train/wait_policy.h"
 #include "lib/config/config.h"
+#include "lib/core/log.h"
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
+#include "lib/dist/communicator.h"
+#include "lib/dist/world.h"
 #include "lib/train/config_reference.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"
@@ -43,7 +47,7 @@ train::TrainConfig config_of_run(const std::filesystem::path& run, const std::ve
 // --config, else the resumed run's own file, else the defaults; then --set.
 train::TrainConfig read_config(const TrainCommand& command) {
   if (!command.config.empty()) return config::load<train::TrainConfig>(command.config, command.overrides);
-  if (!command.resume.empty() && command.resume != "latest") {
+  if (!command.resume.empty() && command.resume != "latest" && command.resume != "auto") {
     return config_of_run(train::RunDirectory::containing(command.resume), command.overrides);
   }
   if (command.overrides.empty() && !command.print_config) {
@@ -123,8 +127,26 @@ std::string memory_table(const train::CheckReport& report) {
                             gigabytes(step.total_bytes));
 }
 
-ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume) {
-  const train::CheckReport report = train::check(config, resume);
+// The first rank looks; what it found is told to all, so that no rank reads a folder that is being renamed.
+std::optional<train::ResumePoint> shared_resume_point(const std::string& argument,
+                                                      const train::TrainConfig& config,
+                                                      dist::Communicator& communicator) {
+  if (argument.empty()) return std::nullopt;
+  std::optional<train::ResumePoint> found;
+  communicator.together([&] {
+    if (!communicator.is_first()) return;
+    found = argument == "auto" ? train::resume_or_begin(config.run.dir)
+                               : train::find_resume_point(argument, config.run.dir);
+  });
+  const std::string run = communicator.all_gather(found ? found->run_directory.string() : "").at(0);
+  const std::string checkpoint = communicator.all_gather(found ? found->checkpoint.string() : "").at(0);
+  return run.empty() ? std::nullopt : std::optional(train::ResumePoint{run, checkpoint});
+}
+
+ExitCode check_command(const train::TrainConfig& config, const std::optional<train::ResumePoint>& resume,
+                       at::Device device, dist::Communicator& communicator) {
+  const train::CheckReport report = train::check(config, resume, device, communicator);
+  if (!communicator.is_first()) return ExitCode::kDone;
   const double seconds = report.seconds_per_step * static_cast<double>(config.train.steps);
   print(fmt::format("check passed: {} parameters, {} cells to train on, {} held out\n"
                     "  one step of {} cells took {:.2f} s (loss {:.3f}); {} steps will take about {}\n"
@@ -150,12 +172,18 @@ ExitCode train_command(const TrainCommand& command) {
   }
   wait_without_spinning();
   install_stop_signal_handlers();
-  std::optional<train::ResumePoint> resume;
-  if (!command.resume.empty()) resume = train::find_resume_point(command.resume, config.run.dir);
-  if (command.check) return check_command(config, resume);
-  const train::TrainResult result = train::train(config, resume);
-  print(summary(result));
+  const dist::World world = dist::world_from_environment();
+  if (world.num_ranks > 1) show_no_bars();
+  if (world.rank != 0) log::set_console_level(log::Level::kWarning);
+  const at::Device device = train::choose_device(config.train.device, world);
+  dist::Communicator communicator(world, device, std::chrono::seconds(config.dist.timeout_seconds));
+  const std::optional<train::ResumePoint> resume = shared_resume_point(command.resume, config, communicator);
+  if (command.check) return check_command(config, resume, device, communicator);
+  const train::TrainResult result = train::train(config, resume, device, communicator);
+  communicator.barrier();  // nobody's connections close while another still needs them
+  if (communicator.is_first()) print(summary(result));
   if (result.stop_signal != 0) {
+    if (!communicator.is_first()) return ExitCode::kSavedAfterSignal;
     print(fmt::format("  stopped by signal {} after step {}; everything is saved. To go on:\n"
                       "    scrna-train train --resume {}\n",
                       result.stop_signal, grouped(result.steps), result.run_directory.string()));
@@ -187,9 +215,10 @@ void add_train(Program& program) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   app.add_option("--resume", command->resume,
-                 "go on with an earlier run: latest (the newest whole checkpoint in run.dir), a run directory, or one "
-                 "checkpoint folder")
-      ->type_name("latest|PATH");
+                 "go on with an earlier run: latest (the newest whole checkpoint in run.dir), a run "
+                 "directory, or one "
+                 "checkpoint folder; auto: latest if run.dir has a checkpoint, else begin")
+      ->type_name("latest|auto|PATH");
   app.add_flag("--check", command->check, "everything up to one optimizer step, in memory; writes nothing");
   app.add_flag("--print-config", command->print_config, "print the resolved settings as YAML and end");
   app.add_flag("--print-reference", command->print_reference, "print what every setting means (configs/README.md) and end");

@@ -5,6 +5,7 @@
 #include "apps/scrna_train/commands.h"
 #include "kernels/attention_cpu.h"
 #include "lib/data/hdf5_version.h"
+#include "lib/dist/communicator.h"
 #include "revision.h"
 
 #ifdef SCRNA_CUDA_TOOLKIT
@@ -63,9 +64,10 @@ std::string version_text() {
       "LibTorch   {}\n"
       "CUDA       {}\n"
       "HDF5       {}\n"
-      "CPU code   {}\n",
+      "CPU code   {}\n"
+      "processes  {}\n",
       program_version(), SCRNA_COMPILER, libtorch_version(), cuda(), data::hdf5_version(),
-      kernels::cpu_vectors_name());
+      kernels::cpu_vectors_name(), dist::engines());
 }
 
 }  // namespace scrna::app

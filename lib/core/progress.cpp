@@ -41,7 +41,10 @@ int columns_of_stderr() {
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+bool bars_are_off = false;
+
 bool stderr_shows_bars() {
+  if (bars_are_off) return false;
   const char* const term = std::getenv("TERM");
   const char* const no_color = std::getenv("NO_COLOR");
   return ::isatty(STDERR_FILENO) == 1 && (term == nullptr || std::string_view(term) != "dumb") &&
@@ -85,6 +88,8 @@ const ProgressOutput& ProgressOutput::standard_error() {
   }();
   return output;
 }
+
+void show_no_bars() { bars_are_off = true; }
 
 ProgressBar::ProgressBar(std::string what, int64_t total, std::string unit, int64_t done,
                          const ProgressOutput& output)

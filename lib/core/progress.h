@@ -57,6 +57,10 @@ class ProgressBar {
   bool is_finished_ = false;
 };
 
+/// ProgressOutput::standard_error() is no terminal from now on: for one process of several, whose bars would
+/// write over each other. To be called before the first bar.
+void show_no_bars();
+
 /// For callbacks that name the phase they are in (data::Progress): one bar after the other.
 class PhaseProgress {
  public:

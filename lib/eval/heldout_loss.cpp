@@ -24,12 +24,13 @@ HeldoutEvaluator::HeldoutEvaluator(data::HeldoutLoader& loader, const std::vecto
   }
 }
 
-bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out) {
+bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out,
+                                dist::Communicator* communicator) {
   double loss_sum = 0, gene_frequency_sum = 0;
   int64_t cells = 0, masked_tokens = 0;
+  bool is_stopped = false;
   loader_.rewind();
-  for (PackedMicroBatch pack; loader_.next(pack);) {
-    if (stop()) return false;
+  for (PackedMicroBatch pack; !(is_stopped = stop()) && loader_.next(pack);) {
     model::ForwardContext context{.training = false};
     loss_sum += encoder.masked_loss_sum(model::to_device(pack, encoder.device()), context).item<double>();
     for (const int32_t target : pack.masked_targets) {
@@ -38,6 +39,17 @@ bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequest
     cells += pack.num_cells();
     masked_tokens += pack.num_masked();
   }
+  if (communicator != nullptr) {
+    const std::vector<double> sums =
+        communicator->sum({is_stopped ? 1.0 : 0.0, loss_sum, gene_frequency_sum, static_cast<double>(cells),
+                           static_cast<double>(masked_tokens)});
+    is_stopped = sums[0] > 0;
+    loss_sum = sums[1];
+    gene_frequency_sum = sums[2];
+    cells = static_cast<int64_t>(sums[3]);
+    masked_tokens = static_cast<int64_t>(sums[4]);
+  }
+  if (is_stopped) return false;
   const auto count = static_cast<double>(masked_tokens);
   out = {.loss = loss_sum / count,
          .uniform_loss = uniform_nats_,

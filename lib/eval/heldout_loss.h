@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/data/loader.h"
+#include "lib/dist/communicator.h"
 #include "lib/model/encoder.h"
 
 namespace scrna::eval {
@@ -30,8 +31,11 @@ class HeldoutEvaluator {
   HeldoutEvaluator(data::HeldoutLoader& loader, const std::vector<int64_t>& token_frequencies,
                    int64_t num_special_tokens);
 
-  /// Forward passes only, dropout off. False when stop() said so; then `out` is unchanged.
-  bool evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out);
+  /// Forward passes only, dropout off. False when stop() said so, on any rank; then `out` is unchanged. With
+  /// a communicator each rank evaluates the cells of its loader, and all get the loss over all of them; every
+  /// rank must call it.
+  bool evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out,
+                dist::Communicator* communicator = nullptr);
 
  private:
   data::HeldoutLoader& loader_;

@@ -182,6 +182,13 @@ void TrainingPass::backward() {
   embedding_TD_.reset();
 }
 
+GradientMoment Encoder::gradient_moment(std::size_t parameter) const {
+  const at::Tensor& value = parameters_->all().at(parameter).value;
+  if (value.is_same(head_.weight) || value.is_same(head_.bias)) return GradientMoment::kForward;
+  if (value.is_same(gene_embedding_) || value.is_same(rank_embedding_)) return GradientMoment::kEnd;
+  return GradientMoment::kBackward;
+}
+
 std::string Encoder::describe_attention() const {
   const auto name_of = [](ops::Implementation implementation) {
     switch (implementation) {

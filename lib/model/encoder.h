@@ -45,6 +45,14 @@ class TrainingPass {
   at::Tensor loss_sum_;
 };
 
+/// When the gradient of a parameter has received its last contribution of a micro-batch.
+enum class GradientMoment {
+  kForward,   // when forward_for_training() returns: the output head's, made while its logits exist
+  kBackward,  // when autograd has visited the parameter, during backward(): the blocks' and the final
+              // LayerNorm's
+  kEnd        // when backward() returns: the embeddings'
+};
+
 class Encoder {
  public:
   /// vocabulary_size: G, specials included; max_tokens: longest cell, the number of rank positions.
@@ -70,6 +78,8 @@ class Encoder {
   /// After values changed without ops::adamw_update, call refresh_compute_values() on it.
   [[nodiscard]] ops::ParameterSet& parameters() { return *parameters_; }
   [[nodiscard]] const ops::ParameterSet& parameters() const { return *parameters_; }
+  /// Of parameters().all()[parameter].
+  [[nodiscard]] GradientMoment gradient_moment(std::size_t parameter) const;
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] int64_t vocabulary_size() const { return vocabulary_size_; }
   [[nodiscard]] int64_t max_tokens() const { return max_tokens_; }

@@ -17,7 +17,8 @@ struct DeviceBatch {
   int64_t epoch = 0;      // 0-based, of the first cell
   int64_t num_cells = 0;  // of all micro-batches, as the next two
   int64_t num_tokens = 0;
-  int64_t num_masked = 0;                          // the loss is a mean over this many tokens
+  int64_t num_masked = 0;         // the loss is a mean over this many tokens
+  int64_t num_micro_batches = 0;  // of all ranks, where there are several (as the counts above)
   std::vector<model::TokenTensors> micro_batches;  // readable by the device's current stream
 };
 

@@ -46,6 +46,7 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
               {"seconds_idle", seconds.idle},
               {"seconds_forward", seconds.forward},
               {"seconds_backward", seconds.backward},
+              {"seconds_reduce", seconds.reduce},
               {"seconds_optimizer", seconds.optimizer},
               {"cells_per_second", reading.cells_per_second},
               {"tokens_per_second", reading.tokens_per_second},

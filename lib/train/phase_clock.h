@@ -17,6 +17,7 @@ struct PhaseSeconds {
   double idle = 0;       // before the step: the device had nothing to do
   double forward = 0;    // with the head's gradients, which are made while its logits exist
   double backward = 0;
+  double reduce = 0;     // sums over the ranks, as far as the backward pass does not hide them
   double optimizer = 0;  // gradient norms, clipping and AdamW
   double total = 0;      // idle and everything from the step's first mark to its last
 };

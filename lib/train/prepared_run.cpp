@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "lib/core/error.h"
 #include "lib/core/log.h"
@@ -21,16 +24,6 @@ namespace {
 
 // fp32 value, gradient, AdamW's two moments; and a copy of the values where products are bf16.
 double bytes_per_parameter(at::ScalarType compute_type) { return compute_type == at::kFloat ? 16 : 18; }
-
-at::Device choose_device(DeviceChoice choice) {
-  const bool has_gpu = at::hasCUDA();
-  if (choice == DeviceChoice::kCuda && !has_gpu) {
-    throw DeviceError(
-        "train.device: cuda, but there is no usable GPU: no NVIDIA driver or GPU was found, or the program was built "
-        "without device code (scrna-train --version tells). Set train.device to cpu, or see README.md on CUDA");
-  }
-  return choice != DeviceChoice::kCpu && has_gpu ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-}
 
 // Shows the passes over the cells, and ends them when a signal asks to stop.
 data::Progress show_passes() {
@@ -106,6 +99,33 @@ void tell_memory(const TrainConfig& config, const PreparedRun& run) {
 
 }  // namespace
 
+at::Device choose_device(DeviceChoice choice, const dist::World& world) {
+  const auto num_gpus = static_cast<int64_t>(at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0);
+  if (choice == DeviceChoice::kCuda && num_gpus == 0) {
+    throw DeviceError(
+        "train.device: cuda, but there is no usable GPU: no NVIDIA driver or GPU was found, or the program "
+        "was built "
+        "without device code (scrna-train --version tells). Set train.device to cpu, or see README.md on "
+        "CUDA");
+  }
+  if (choice == DeviceChoice::kCpu || num_gpus == 0) return at::kCPU;
+  // A launcher may show each process its own GPU only; whether it is its own is found out when the ranks
+  // meet.
+  const int64_t index =
+      num_gpus == 1 && std::getenv("CUDA_VISIBLE_DEVICES") != nullptr ? 0 : world.local_rank;
+  if (index >= num_gpus) {
+    throw DeviceError(
+        "rank {} is the {}. process of this machine (LOCAL_RANK={}), but {} GPU(s) can be seen: one process "
+        "trains on one "
+        "GPU. Start at most {} here (--nproc-per-node {}), check CUDA_VISIBLE_DEVICES, or set train.device "
+        "to cpu",
+        world.rank, world.local_rank + 1, world.local_rank, num_gpus, num_gpus, num_gpus);
+  }
+  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+  c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
+  return device;
+}
+
 std::string short_count(double count) {
   constexpr std::array kUnits = {"", " k", " M", " G", " T"};
   std::size_t unit = 0;
@@ -113,10 +133,13 @@ std::string short_count(double count) {
   return fmt::format("{:.{}f}{}", count, unit == 0 ? 0 : count < 10 ? 2 : count < 100 ? 1 : 0, kUnits[unit]);
 }
 
-data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step) {
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
+                                   const dist::Communicator& communicator) {
   data::LoaderOptions options =
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;
+  options.rank = communicator.rank();
+  options.num_ranks = communicator.num_ranks();
   return options;
 }
 
@@ -135,10 +158,10 @@ MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& ru
                             static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
 }
 
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary) {
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device) {
   if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   PreparedRun run;
-  run.device = choose_device(config.train.device);
+  run.device = device;
   run.compute_type = choose_compute_type(config.train.precision, run.device);
   run.corpus = open_corpus(config, vocabulary);
   log_cells(*run.corpus, config);

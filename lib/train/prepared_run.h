@@ -11,6 +11,7 @@
 
 #include "lib/data/corpus.h"
 #include "lib/data/loader.h"
+#include "lib/dist/communicator.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 #include "lib/train/memory_plan.h"
@@ -26,10 +27,15 @@ struct PreparedRun {
   std::unique_ptr<optim::AdamW> optimizer;
 };
 
-/// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the configuration says.
-/// Logs what was chosen and shows progress. Throws ConfigError, DataError; DeviceError when train.device cannot be had;
-/// Interrupted when a stop signal arrives meanwhile.
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary);
+/// Where this rank trains: the GPU of its number among the ranks of its machine, or the only one that the
+/// launcher shows it; or the CPU. That GPU becomes the current one. Throws DeviceError when `choice` cannot
+/// be had, or the machine shows fewer GPUs than it runs ranks.
+at::Device choose_device(DeviceChoice choice, const dist::World& world);
+
+/// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the
+/// configuration says. Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted
+/// when a stop signal arrives meanwhile.
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device);
 
 /// The type of matrix products and attention on that device.
 at::ScalarType choose_compute_type(Precision precision, at::Device device);
@@ -37,8 +43,9 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device);
 /// The largest forward pass of this run on a GPU: on its own, or when it runs on the CPU, on any.
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run);
 
-/// Loader options of a run that goes on after `first_step` optimizer steps.
-data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step);
+/// Loader options of this rank in a run that goes on after `first_step` optimizer steps.
+data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
+                                   const dist::Communicator& communicator);
 
 /// "12.3 M" and the like, for counts of parameters, tokens, bytes.
 std::string short_count(double count);

@@ -17,11 +17,23 @@ namespace fs = std::filesystem;
 
 // Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
 // have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
-constexpr std::array<std::string_view, 16> kFree = {
-    "run.",          "checkpoint.",       "heldout.",         "train.steps",  "train.device",
-    "train.precision", "train.num_threads", "train.recompute", "train.probe_queries", "data.files", "data.vocabulary",
-    "data.num_workers", "data.heldout_cells", "data.tokens_per_micro_batch", "model.attention_kernel",
-    "model.attention_deterministic"};
+constexpr std::array<std::string_view, 17> kFree = {"run.",
+                                                    "checkpoint.",
+                                                    "heldout.",
+                                                    "dist.",
+                                                    "train.steps",
+                                                    "train.device",
+                                                    "train.precision",
+                                                    "train.num_threads",
+                                                    "train.recompute",
+                                                    "train.probe_queries",
+                                                    "data.files",
+                                                    "data.vocabulary",
+                                                    "data.num_workers",
+                                                    "data.heldout_cells",
+                                                    "data.tokens_per_micro_batch",
+                                                    "model.attention_kernel",
+                                                    "model.attention_deterministic"};
 // Settings that a user may mean to change, though the curve is another one from there on.
 constexpr std::array<std::string_view, 4> kBendsTheCurve = {"optim.", "masking.", "model.dropout",
                                                             "model.attention_precision"};
@@ -32,6 +44,29 @@ bool is_among(std::span<const std::string_view> names, std::string_view path) {
 }
 
 }  // namespace
+
+std::optional<ResumePoint> resume_or_begin(const fs::path& run_dir) {
+  if (run_dir.empty()) throw ConfigError("--resume auto needs run.dir, for example --set run.dir=runs/first");
+  if (!fs::exists(fs::symlink_status(run_dir))) return std::nullopt;
+  if (fs::is_directory(run_dir) && fs::is_empty(run_dir)) {  // made, and nothing came of it
+    fs::remove(run_dir);
+    return std::nullopt;
+  }
+  if (!fs::exists(run_dir / "config.yaml")) {
+    throw ConfigError(
+        "--resume auto: {} is not a run directory (it has no config.yaml); choose another run.dir",
+        run_dir.string());
+  }
+  if (!checkpoint::steps_in(run_dir / "checkpoints").empty()) return find_resume_point("latest", run_dir);
+  fs::path aside;
+  for (int number = 1; aside.empty() || fs::exists(aside); ++number) {
+    aside = run_dir.lexically_normal().string() + fmt::format(".without-checkpoint-{}", number);
+  }
+  fs::rename(run_dir, aside);
+  log::warning("[resume] {} ended before its first checkpoint; it is {} now, and the run begins anew",
+               run_dir.string(), aside.string());
+  return std::nullopt;
+}
 
 ResumePoint find_resume_point(const std::string& argument, const fs::path& run_dir) {
   if (argument == "latest") {

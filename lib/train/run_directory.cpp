@@ -14,7 +14,7 @@ namespace scrna::train {
 
 namespace fs = std::filesystem;
 
-RunDirectory::RunDirectory(fs::path path) : path_(std::move(path)) { lock(); }
+RunDirectory RunDirectory::unlocked(const fs::path& path) { return RunDirectory(path); }
 
 RunDirectory::RunDirectory(RunDirectory&& other) noexcept
     : path_(std::move(other.path_)), lock_descriptor_(std::exchange(other.lock_descriptor_, -1)) {}
@@ -51,7 +51,9 @@ RunDirectory RunDirectory::create(const fs::path& path) {
   std::error_code problem;
   fs::create_directories(path, problem);
   if (problem) throw DataError("{}: cannot create the run directory: {}", path.string(), problem.message());
-  return RunDirectory(path);
+  RunDirectory directory(path);
+  directory.lock();
+  return directory;
 }
 
 RunDirectory RunDirectory::open(const fs::path& path) {
@@ -61,7 +63,9 @@ RunDirectory RunDirectory::open(const fs::path& path) {
   if (!fs::exists(path / "config.yaml")) {
     throw ConfigError("{}: not a run directory: it has no config.yaml", path.string());
   }
-  return RunDirectory(path);
+  RunDirectory directory(path);
+  directory.lock();
+  return directory;
 }
 
 fs::path RunDirectory::containing(const fs::path& path) {

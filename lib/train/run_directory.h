@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <utility>
 
 namespace scrna::train {
 
@@ -14,6 +15,8 @@ class RunDirectory {
   static RunDirectory create(const std::filesystem::path& path);
   /// The folder of an earlier run. Throws ConfigError when it is not one, or another process trains in it.
   static RunDirectory open(const std::filesystem::path& path);
+  /// The same names without making, locking or looking: for a rank that leaves the writing to the first one.
+  static RunDirectory unlocked(const std::filesystem::path& path);
   /// Throws what create() would (but for a disk that fails), without making anything.
   static void require_free(const std::filesystem::path& path);
   /// The run directory that holds `path`: a run directory itself, its checkpoints/, or one checkpoint. Throws ConfigError
@@ -32,7 +35,7 @@ class RunDirectory {
   [[nodiscard]] std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 
  private:
-  explicit RunDirectory(std::filesystem::path path);
+  explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
   void lock();
 
   std::filesystem::path path_;

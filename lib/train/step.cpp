@@ -7,6 +7,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/maximum.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -44,10 +45,15 @@ StepReport PendingStep::wait() const {
   return report;
 }
 
-TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config)
+TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
+                     dist::Communicator* communicator)
     : encoder_(encoder),
       optimizer_(optimizer),
       config_(config),
+      communicator_(communicator != nullptr && communicator->is_connected() ? communicator : nullptr),
+      reducer_(communicator_ != nullptr
+                   ? std::make_unique<GradientReducer>(*communicator_, encoder, config.dist)
+                   : nullptr),
       poison_(at::zeros({}, encoder.parameters().values().options())) {}
 
 StepReport TrainStep::operator()(const GlobalBatch& batch) {
@@ -61,6 +67,7 @@ PendingStep TrainStep::launch(const DeviceBatch& batch) {
   scores_.reset();
   encoder_.parameters().zero_gradients();
   for (std::size_t index = 0; index < batch.micro_batches.size(); ++index) accumulate(batch, index, clock);
+  if (communicator_ != nullptr) reduce(clock);
 
   const at::NoGradGuard no_grad;
   const double learning_rate = optim::learning_rate_at(config_.optim, batch.step, config_.train.steps);
@@ -76,12 +83,26 @@ PendingStep TrainStep::launch(const DeviceBatch& batch) {
                        .tokens = batch.num_tokens,
                        .masked_tokens = batch.num_masked,
                        .cells = batch.num_cells,
-                       .micro_batches = std::ssize(batch.micro_batches)},
+                       .micro_batches = batch.num_micro_batches},
                       std::move(clock));
   pending.numbers_ = fetch(at::cat(numbers));
   pending.num_layers_ = squares.numel();
   pending.clock_.end(&PhaseSeconds::optimizer);
   return pending;
+}
+
+void TrainStep::reduce(PhaseClock& clock) {
+  reducer_->finish();
+  const at::NoGradGuard no_grad;
+  dist::Work loss = communicator_->all_reduce(loss_);
+  if (scores_.defined()) {
+    // The larger of a number and NaN is either; infinity stays, and is as little a number in the metrics.
+    scores_ = at::nan_to_num(scores_, std::numeric_limits<double>::infinity(),
+                             std::numeric_limits<double>::infinity());
+    communicator_->all_reduce(scores_, dist::Reduction::kMax).wait();
+  }
+  loss.wait();
+  clock.end(&PhaseSeconds::reduce);
 }
 
 void TrainStep::accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock) {
@@ -102,6 +123,7 @@ void TrainStep::accumulate(const DeviceBatch& batch, std::size_t index, PhaseClo
     }
   }
   clock.end(&PhaseSeconds::forward);
+  if (reducer_ && index + 1 == batch.micro_batches.size()) reducer_->begin();
   pass.backward();
   clock.end(&PhaseSeconds::backward);
 }

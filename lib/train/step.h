@@ -1,25 +1,32 @@
 // One optimizer step on the cells of a global batch:
 //
-//   zero the gradients; for each micro-batch: forward, sum of the masked tokens' cross-entropy divided by the masked
-//   tokens of the whole global batch, backward; gradient norms; clip; AdamW.
+//   zero the gradients; for each micro-batch: forward, sum of the masked tokens' cross-entropy divided by the
+//   masked tokens of the whole global batch, backward; gradient norms; clip; AdamW.
 //
 // So the loss is the mean over all masked tokens of the global batch, however the cells were packed.
+// With several ranks each takes its cells of the global batch; gradients and loss are summed over them, the
+// gradients while the backward pass of the last micro-batch goes on. Norm, clipping and the decision to apply
+// are then made on every rank from the same numbers, so the weights stay the same bits everywhere.
 //
-// launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the report
-// says is copied to the host behind the step's back. So the next step can be launched while this one runs, and nothing
-// in a step waits for the device. A step whose loss or gradients are not finite changes nothing, and neither does any
-// step launched after it, since the host learns of it too late to hold them back; the trainer decides what follows.
+// launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the
+// report says is copied to the host behind the step's back. So the next step can be launched while this one
+// runs, and nothing in a step waits for the device. A step whose loss or gradients are not finite changes
+// nothing, and neither does any step launched after it, since the host learns of it too late to hold them
+// back; the trainer decides what follows.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "lib/core/micro_batch.h"
+#include "lib/dist/communicator.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 #include "lib/train/device_batch.h"
+#include "lib/train/gradient_reducer.h"
 #include "lib/train/phase_clock.h"
 #include "lib/train/train_config.h"
 
@@ -61,21 +68,26 @@ class PendingStep {
 
 class TrainStep {
  public:
-  /// All arguments must outlive this object.
-  TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config);
+  /// All arguments must outlive this object. communicator: null or alone, a step of one process.
+  TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
+            dist::Communicator* communicator = nullptr);
 
-  /// Enqueues the step; on the CPU it is done on return. Throws InternalError for an empty batch, c10::Error when
-  /// LibTorch fails (out of memory).
+  /// Enqueues the step; on the CPU it is done on return. The batch holds this rank's cells and the counts of
+  /// all ranks (share_step). Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of
+  /// memory), DeviceError when a rank is gone.
   [[nodiscard]] PendingStep launch(const DeviceBatch& batch);
-  /// Copies the batch to the device, launches, waits.
+  /// Copies the batch to the device, launches, waits. For one process.
   StepReport operator()(const GlobalBatch& batch);
 
  private:
+  void reduce(PhaseClock& clock);
   void accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock);
 
   model::Encoder& encoder_;
   optim::AdamW& optimizer_;
   const TrainConfig& config_;
+  dist::Communicator* communicator_;          // null: one process
+  std::unique_ptr<GradientReducer> reducer_;  // null: one process
   at::Tensor poison_;  // 0-d fp32 on the device: 0, or NaN once a step was not applied
   at::Tensor loss_;    // 0-d fp64 on the device, of the step being launched
   at::Tensor scores_;  // [L] fp32 on the device, of the step being launched; undefined without the probe

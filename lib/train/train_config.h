@@ -12,6 +12,7 @@
 #include "lib/config/bound.h"
 #include "lib/core/error.h"
 #include "lib/data/data_config.h"
+#include "lib/dist/dist_config.h"
 #include "lib/model/context.h"
 #include "lib/model/model_config.h"
 #include "lib/optim/optim_config.h"
@@ -106,6 +107,7 @@ struct TrainConfig {
   TrainSection train;
   HeldoutSection heldout;
   CheckpointSection checkpoint;
+  dist::DistConfig dist;
 
   template <class V>
   void visit(V&& v) {
@@ -118,6 +120,7 @@ struct TrainConfig {
     v("train", train, "length, batch, device, precision");
     v("heldout", heldout, "evaluation during training");
     v("checkpoint", checkpoint, "saving");
+    v("dist", dist, "several processes, one per GPU");
   }
 
   void validate(const std::string& /*path*/) const {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
+#include "lib/train/agreement.h"
 #include "lib/train/feeder.h"
 #include "lib/train/matrix_ceiling.h"
 #include "lib/train/memory_advice.h"
@@ -22,6 +22,7 @@
 #include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"
 #include "lib/train/run_state.h"
+#include "lib/train/start.h"
 #include "lib/train/step.h"
 
 namespace scrna::train {
@@ -29,99 +30,54 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Started by torchrun and the like, every process would train the same run by itself.
-void refuse_several_processes() {
-  const char* world_size = std::getenv("WORLD_SIZE");
-  if (world_size != nullptr && std::string_view(world_size) != "1" && *world_size != '\0') {
-    throw ConfigError(
-        "WORLD_SIZE={}: this version trains in one process on one device; start it once, without a launcher (or unset "
-        "WORLD_SIZE)",
-        world_size);
-  }
-}
-
-struct LoadedCheckpoint {
-  fs::path folder;
-  checkpoint::Contents contents;
-  RunState state;
-};
-
-LoadedCheckpoint load(const ResumePoint& point) {
-  LoadedCheckpoint loaded{.folder = point.checkpoint, .contents = checkpoint::load(point.checkpoint), .state = {}};
-  loaded.state = parse_state(loaded.contents, point.checkpoint);
-  return loaded;
-}
-
-// The vocabulary of a resumed run is its own, unless the configuration names another, which must then be equal.
-fs::path vocabulary_of(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  if (!resume || !config.data.vocabulary.empty()) return config.data.vocabulary;
-  return resume->run_directory / "vocabulary.tsv";
-}
-
-// The vocabulary is compared before the cells are read: a wrong one may not even fit them.
-void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& vocabulary_file) {
-  const std::string hash = data::Vocabulary::load(vocabulary_file).hash();
-  if (hash != loaded.state.vocabulary_sha256) {
-    throw CheckpointError(
-        "{}: was trained with another vocabulary (SHA-256 {:.12}...) than {} ({:.12}...); resume with the "
-        "vocabulary.tsv of its own run, or begin a new run",
-        loaded.folder.string(), loaded.state.vocabulary_sha256, vocabulary_file.string(), hash);
-  }
-}
-
-void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
-  if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
-    throw CheckpointError(
-        "{}: the cells are not those it was trained on: files, their order, their cells or the held-out part differ, so "
-        "its position in the data means nothing. Give the same data.files, or begin a new run",
-        loaded.folder.string());
-  }
-  restore(loaded.contents, loaded.folder, loaded.state, *run.encoder, *run.optimizer);
-  log::info("[resume] {}: step {}, epoch {}, {} cells seen", loaded.folder.string(), loaded.state.step,
-            loaded.state.epoch, grouped(loaded.state.cells));
-}
-
 // For messages: the sign of a NaN says nothing.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
-// What MFU is counted against. On the CPU it is not measured: a run there is not about speed.
-std::optional<double> matrix_ceiling(const PreparedRun& run) {
+// What MFU is counted against: all ranks' GPUs, taken to be alike. On the CPU it is not measured: a run there
+// is not about speed.
+std::optional<double> matrix_ceiling(const PreparedRun& run, int64_t num_ranks) {
   if (run.device.is_cpu()) return std::nullopt;
   const double flop_per_second = measure_matrix_ceiling(run.device, run.compute_type);
   log::info("[model] matrix products reach {:.0f} TFLOP/s here ({:.1f} s of them, the median of the second half); MFU is the "
             "model's part of that", flop_per_second * 1e-12, kMatrixCeilingSeconds);
-  return flop_per_second;
+  return flop_per_second * static_cast<double>(num_ranks);
 }
 
 // The running of one run; what train() put together stays valid for its lifetime.
 class Trainer {
  public:
-  /// saved: the checkpoint in this directory that `state` comes from, or empty.
-  Trainer(const TrainConfig& config, PreparedRun& run, const RunDirectory& directory, RunState state, fs::path saved)
+  /// saved: the checkpoint in this directory that `state` comes from, or empty. With several ranks all run
+  /// this loop; the first alone writes.
+  Trainer(const TrainConfig& config, dist::Communicator& communicator, PreparedRun& run,
+          const RunDirectory& directory, RunState state, fs::path saved)
       : config_(config),
+        communicator_(communicator),
         run_(run),
         directory_(directory),
         state_(std::move(state)),
         config_yaml_(config::dump(config)),
-        metrics_(directory.metrics()),
-        train_step_(*run.encoder, *run.optimizer, config),
-        meters_(config.model, run.corpus->vocabulary().size(), run.device, matrix_ceiling(run)),
+        train_step_(*run.encoder, *run.optimizer, config, &communicator),
+        meters_(config.model, run.corpus->vocabulary().size(), run.device,
+                matrix_ceiling(run, communicator.num_ranks())),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
     result_.checkpoint = std::move(saved);
+    if (communicator.is_first()) metrics_.emplace(directory.metrics());
     if (config.heldout.every_steps > 0) {
-      heldout_loader_ = std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0));
+      heldout_loader_ =
+          std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0, communicator));
       evaluator_ = std::make_unique<eval::HeldoutEvaluator>(*heldout_loader_, run.corpus->token_frequencies(),
                                                             data::Vocabulary::kNumSpecial);
     }
   }
 
   TrainResult operator()() {
-    Feeder feeder(*run_.corpus, loader_options(config_, state_.step), run_.device);
+    Feeder feeder(*run_.corpus, loader_options(config_, state_.step, communicator_), run_.device);
     ProgressBar bar("train", config_.train.steps, "steps", state_.step);
     evaluate_if_due();
     std::optional<Flight> in_flight;
-    while (state_.step + (in_flight ? 1 : 0) < config_.train.steps && stop_signal() == 0) {
-      Flight next = launch(feeder, in_flight.has_value());
+    while (state_.step + (in_flight ? 1 : 0) < config_.train.steps) {
+      std::optional<Flight> next = launch(feeder, in_flight.has_value());
+      if (!next) break;
       if (in_flight) finish(std::move(*in_flight), bar);
       in_flight = std::move(next);
       if (run_.device.is_cuda() && !is_end_of_stretch(state_.step + 1)) continue;
@@ -133,14 +89,14 @@ class Trainer {
     if (in_flight) finish(std::move(*in_flight), bar);
     bar.finish();
     if (last_saved_step_ != state_.step) save();
-    metrics_.sync();
+    if (metrics_) metrics_->sync();
     result_.run_directory = directory_.path();
     result_.steps = state_.step;
     result_.cells = state_.cells;
     result_.tokens = state_.tokens;
     result_.seconds = state_.training_seconds;
     result_.meters = meters_.total();
-    result_.stop_signal = state_.step < config_.train.steps ? stop_signal() : 0;
+    result_.stop_signal = state_.step < config_.train.steps ? stop_signal_ : 0;
     return std::move(result_);
   }
 
@@ -155,12 +111,15 @@ class Trainer {
     at::Tensor first_cells;  // [B] ids of the first micro-batch, for the message when it fails
   };
 
-  Flight launch(Feeder& feeder, bool is_behind_another) {
+  // Nothing when a rank was asked to stop: all stop before the same step.
+  std::optional<Flight> launch(Feeder& feeder, bool is_behind_another) {
     const double waited = feeder.waited_seconds();
-    const DeviceBatch batch = feeder.next();
+    const SharedStep step = share_step(communicator_, [&] { return feeder.next(); });
     const double data_wait = feeder.waited_seconds() - waited;
-    return {train_step_.launch(batch), is_behind_another, data_wait, load_of(batch),
-            batch.micro_batches.front().cell_ids};
+    stop_signal_ = step.stop_signal;
+    if (stop_signal_ != 0) return std::nullopt;
+    return Flight{train_step_.launch(step.batch), is_behind_another, data_wait, step.load,
+                  step.batch.micro_batches.front().cell_ids};
   }
 
   // Waits for the step and writes what it did. Its time is that on the device from the end of the step before to its
@@ -175,7 +134,7 @@ class Trainer {
     seconds.total = seconds.idle + clock.span_seconds();
     // Of the host's wait only as much is lost as the device was idle.
     const MeterReading reading = meters_.add(flight.load, seconds.total, std::min(seconds.idle, seconds.data_wait));
-    metrics_.append(step_line(report, run_.encoder->parameters().layer_names(), reading));
+    if (metrics_) metrics_->append(step_line(report, run_.encoder->parameters().layer_names(), reading));
     if (!report.is_finite) throw_not_finite(report, flight);
     state_.step = report.step;
     state_.epoch = report.epoch;
@@ -215,9 +174,11 @@ class Trainer {
     if (!evaluator_ || !is_due(config_.heldout.every_steps, state_.step) || state_.last_heldout_step == state_.step) return;
     const double start = now_seconds();
     eval::HeldoutLoss heldout;
-    if (!evaluator_->evaluate(*run_.encoder, [] { return stop_signal() != 0; }, heldout)) return;
+    if (!evaluator_->evaluate(
+            *run_.encoder, [] { return stop_signal() != 0; }, heldout, &communicator_))
+      return;
     state_.last_heldout_step = state_.step;
-    metrics_.append(heldout_line(state_.step, heldout, now_seconds() - start));
+    if (metrics_) metrics_->append(heldout_line(state_.step, heldout, now_seconds() - start));
     log::info("[heldout] step {}: loss {:.4f} nats per masked token on {} cells (gene frequencies {:.4f}, uniform {:.4f})",
               state_.step, heldout.loss, grouped(heldout.cells), heldout.gene_frequency_loss, heldout.uniform_loss);
     if (!result_.first_heldout) result_.first_heldout = heldout;
@@ -225,36 +186,36 @@ class Trainer {
   }
 
   void save() {
-    metrics_.sync();
-    result_.checkpoint =
-        checkpoint::save(directory_.checkpoints(), state_.step,
-                         snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_), config_.checkpoint.keep_last);
+    require_same_weights(communicator_, *run_.encoder, *run_.optimizer,
+                         fmt::format("after step {}", state_.step));
+    result_.checkpoint = directory_.checkpoints() / checkpoint::folder_name(state_.step);
+    communicator_.together([&] {
+      if (!communicator_.is_first()) return;
+      metrics_->sync();
+      result_.checkpoint = checkpoint::save(directory_.checkpoints(), state_.step,
+                                            snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_),
+                                            config_.checkpoint.keep_last);
+    });
     last_saved_step_ = state_.step;
     log::debug("[checkpoint] {}", result_.checkpoint.string());
   }
 
   const TrainConfig& config_;
+  dist::Communicator& communicator_;
   PreparedRun& run_;
   const RunDirectory& directory_;
   RunState state_;
   std::string config_yaml_;
-  LineAppender metrics_;
+  std::optional<LineAppender> metrics_;  // of the first rank
   TrainStep train_step_;
   Meters meters_;
   std::unique_ptr<data::HeldoutLoader> heldout_loader_;
   std::unique_ptr<eval::HeldoutEvaluator> evaluator_;
   int64_t last_saved_step_;
+  int stop_signal_ = 0;                // that all ranks know of
   std::optional<PendingStep> before_;  // the step finished last: its clock is where the next one's time begins
   TrainResult result_;
 };
-
-RunState first_state(const TrainConfig& config, const PreparedRun& run) {
-  RunState state;
-  state.seed = config.train.seed;
-  state.vocabulary_sha256 = run.corpus->vocabulary().hash();
-  state.training_cells_sha256 = fingerprint_of(*run.corpus);
-  return state;
-}
 
 // Files of a new run directory; when one cannot be written, the folder goes again.
 RunDirectory begin(const TrainConfig& config, const PreparedRun& run) {
@@ -295,37 +256,34 @@ bool continues_in_place(const TrainConfig& config, const ResumePoint& resume) {
   return fs::weakly_canonical(config.run.dir) == fs::weakly_canonical(resume.run_directory);
 }
 
-struct Start {
-  PreparedRun run;
-  std::optional<LoadedCheckpoint> loaded;
-};
-
-Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  Start start;
-  if (resume) {
-    require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
-                       resume->run_directory);
-    start.loaded = load(*resume);
-    require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
-  }
-  start.run = prepare(config, vocabulary_of(config, resume));
-  if (resume) restore_run(*start.loaded, start.run);
-  return start;
-}
-
-TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  refuse_several_processes();
+// Steps in which a rank may fail for a reason of its own (a file it cannot read) are taken together, so that
+// every rank knows at once and says why.
+TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume,
+                         at::Device device, dist::Communicator& communicator) {
+  if (communicator.is_connected()) log::info("[dist] {}", communicator.description());
+  require_same_configuration(communicator, config, resume);
   const bool in_place = resume && continues_in_place(config, *resume);
-  if (!in_place) RunDirectory::require_free(config.run.dir);
-  std::optional<RunDirectory> locked;
-  if (in_place) locked.emplace(RunDirectory::open(resume->run_directory));
-  Start start = prepare_start(config, resume);
-  const RunDirectory directory = in_place ? go_on(config, *start.loaded, std::move(*locked)) : begin(config, start.run);
+  std::optional<RunDirectory> directory;
+  communicator.together([&] {
+    if (!communicator.is_first()) return;
+    if (!in_place) RunDirectory::require_free(config.run.dir);
+    if (in_place) directory.emplace(RunDirectory::open(resume->run_directory));
+  });
+  Start start;
+  communicator.together([&] { start = prepare_start(config, resume, device); });
+  require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
+  communicator.together([&] {
+    RunDirectory made = !communicator.is_first() ? RunDirectory::unlocked(config.run.dir)
+                        : in_place               ? go_on(config, *start.loaded, std::move(*directory))
+                                                 : begin(config, start.run);
+    directory.emplace(std::move(made));
+  });
   RunState state = resume ? start.loaded->state : first_state(config, start.run);
   fs::path saved = in_place ? start.loaded->folder : fs::path();
   start.loaded.reset();  // the weights are in the model now
-  log::info("[train] {} steps into {}", config.train.steps - state.step, directory.path().string());
-  TrainResult result = Trainer(config, start.run, directory, std::move(state), std::move(saved))();
+  log::info("[train] {} steps into {}", config.train.steps - state.step, directory->path().string());
+  TrainResult result =
+      Trainer(config, communicator, start.run, *directory, std::move(state), std::move(saved))();
   log::close_file();
   return result;
 }
@@ -344,16 +302,27 @@ CheckReport::Measured measured_step(const TrainConfig& config, const PreparedRun
           .total_bytes = memory.total_bytes};
 }
 
-CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  refuse_several_processes();
-  if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
-    RunDirectory::require_free(config.run.dir);
-  }
-  Start start = prepare_start(config, resume);
-  data::TrainLoader loader(*start.run.corpus, loader_options(config, resume ? start.loaded->state.step : 0));
-  const GlobalBatch batch = loader.next();
+CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                      dist::Communicator& communicator) {
+  require_same_configuration(communicator, config, resume);
+  Start start;
+  communicator.together([&] {
+    if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
+      RunDirectory::require_free(config.run.dir);
+    }
+    start = prepare_start(config, resume, device);
+  });
+  require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
+  data::TrainLoader loader(*start.run.corpus,
+                           loader_options(config, resume ? start.loaded->state.step : 0, communicator));
+  GlobalBatch batch;
+  const SharedStep step = share_step(communicator, [&] {
+    batch = loader.next();
+    return to_device(batch, device);
+  });
   const double begin_seconds = now_seconds();
-  const StepReport report = TrainStep(*start.run.encoder, *start.run.optimizer, config)(batch);
+  const StepReport report =
+      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator).launch(step.batch).wait();
   const double seconds = now_seconds() - begin_seconds;
   const MemoryProblem largest = memory_problem_of(config, start.run);
   CheckReport result{.parameters = start.run.encoder->parameters().num_elements(),
@@ -370,16 +339,28 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
 
 }  // namespace
 
-TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                  dist::Communicator& communicator) {
   TrainResult result;
-  with_memory_advice(config, [&] { result = run_training(config, resume); });
+  with_memory_advice(config, [&] { result = run_training(config, resume, device, communicator); });
+  return result;
+}
+
+TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  dist::Communicator alone;
+  return train(config, resume, choose_device(config.train.device, {}), alone);
+}
+
+CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                  dist::Communicator& communicator) {
+  CheckReport result;
+  with_memory_advice(config, [&] { result = run_check(config, resume, device, communicator); });
   return result;
 }
 
 CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  CheckReport result;
-  with_memory_advice(config, [&] { result = run_check(config, resume); });
-  return result;
+  dist::Communicator alone;
+  return check(config, resume, choose_device(config.train.device, {}), alone);
 }
 
 }  // namespace scrna::train

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "lib/dist/communicator.h"
 #include "lib/eval/heldout_loss.h"
 #include "lib/train/memory_plan.h"
 #include "lib/train/meters.h"
@@ -27,8 +28,15 @@ struct TrainResult {
   std::optional<eval::HeldoutLoss> last_heldout;
 };
 
-/// Throws ConfigError, DataError, CheckpointError, DeviceError; NumericError when a step's loss or gradients are not
-/// finite (its metrics line is written, the weights are left as they were).
+/// Trains on `device` (choose_device) as one rank of `communicator`; every rank must call it with the same
+/// configuration. The first rank writes the run directory, the others only read (the cells, and the
+/// checkpoint when resuming). All return the same numbers, but for what is measured in their own process.
+/// Throws ConfigError, DataError, CheckpointError, DeviceError (also when a rank is gone); NumericError when
+/// a step's loss or gradients are not finite (its metrics line is written, the weights are left as they
+/// were).
+TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                  dist::Communicator& communicator);
+/// In this process alone, on the device that train.device asks for.
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume);
 
 struct CheckReport {
@@ -52,6 +60,8 @@ struct CheckReport {
 };
 
 /// Does everything up to and including one optimizer step, in memory; writes nothing. Throws what train() would.
+CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                  dist::Communicator& communicator);
 CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume);
 
 }  // namespace scrna::train

@@ -1,6 +1,7 @@
 // Which exit code and which words each kind of exception ends in.
 #include "apps/scrna_train/failure.h"
 
+#include <cstdlib>
 #include <filesystem>
 #include <new>
 #include <stdexcept>
@@ -8,6 +9,10 @@
 
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/files.h"
+#include "tests/support/temp_dir.h"
 
 namespace scrna::app {
 namespace {
@@ -65,6 +70,17 @@ TEST(Failure, WhatTheStandardLibraryThrowsIsExplained) {
               ExitCode::kData, "/some/path: Permission denied");
   expect_told(std::runtime_error("surprise"), ExitCode::kBug, "please report it: surprise");
   expect_told(42, ExitCode::kBug, "unknown type");
+}
+
+TEST(Failure, TorchrunFindsTheMessageInItsFile) {
+  const test::TempDir folder;
+  const std::string path = (folder / "error.json").string();
+  ::setenv("TORCHELASTIC_ERROR_FILE", path.c_str(), 1);
+  expect_told(DataError("caf\xe9.h5ad: \"quoted\""), ExitCode::kData, "quoted");  // a byte that is not UTF-8
+  ::unsetenv("TORCHELASTIC_ERROR_FILE");
+  const auto content = nlohmann::json::parse(read_file(path));
+  EXPECT_EQ(content["message"]["message"], "caf\xef\xbf\xbd.h5ad: \"quoted\"");
+  EXPECT_FALSE(content["message"]["extraInfo"]["timestamp"].get<std::string>().empty());
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ inline constexpr double kAccumulatedGradientAbsolute = 1e-3;
 /// The same fp32 computation on a GPU and on the CPU: sums in another order, squared afterwards.
 inline constexpr double kGpuAgainstCpuRelative = 1e-5;
 
+/// The curve of a dozen steps on several ranks against one process: gradients summed in another order (2^-24
+/// each), which AdamW's first steps, near the sign of a gradient, enlarge. Losses and norms, relative; a lost
+/// rank is 1e-2 and more.
+inline constexpr double kRanksRelative = 1e-4;
+/// The same over 120 steps of a tiny model: roundings add up.
+inline constexpr double kLongRanksRelative = 1e-3;
+/// The same with gradients rounded to bf16 (2^-9 each, independent) before they are summed.
+inline constexpr double kBf16GradientsRelative = 2e-2;
+
 /// Statistical: standard deviations of the mean, false alarm 6e-7 (5.0 sigma, two-sided).
 inline constexpr double kSigmas = 5.0;
 

@@ -71,7 +71,7 @@ class TrainerTest : public testing::Test {
     std::string text;
     for (Json line : lines_of(run / "metrics.jsonl")) {
       if (!with_heldout && line.contains("heldout_loss")) continue;
-      for (const char* key : {"seconds", "seconds_data_wait", "seconds_idle", "seconds_forward", "seconds_backward",
+      for (const char* key : {"seconds", "seconds_data_wait", "seconds_idle", "seconds_forward", "seconds_backward", "seconds_reduce",
                               "seconds_optimizer", "cells_per_second", "tokens_per_second", "model_tflops_per_second",
                               "data_wait_share", "heldout_seconds"}) {
         line.erase(key);
@@ -350,6 +350,28 @@ TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverForTheOneBefore) {
   EXPECT_THROW(train(config, find_resume_point(damaged.parent_path().string(), config.run.dir)), CheckpointError);
 }
 
+TEST_F(TrainerTest, ResumingAutomaticallyBeginsGoesOnOrMakesRoom) {
+  TrainConfig config = small("run");
+  const fs::path run = config.run.dir;
+  EXPECT_FALSE(resume_or_begin(run).has_value());  // nothing there
+  fs::create_directory(run);                       // made, and killed at once
+  EXPECT_FALSE(resume_or_begin(run).has_value());
+  EXPECT_FALSE(fs::exists(run));
+  train(config, std::nullopt);
+  const std::optional<ResumePoint> point = resume_or_begin(run);
+  ASSERT_TRUE(point.has_value());
+  EXPECT_EQ(point->checkpoint.filename(), "step-00000012");
+  // Killed before its first checkpoint: twice, so that neither is lost.
+  for (const char* aside : {"run.without-checkpoint-1", "run.without-checkpoint-2"}) {
+    fs::remove_all(run / "checkpoints");
+    EXPECT_FALSE(resume_or_begin(run).has_value());
+    EXPECT_TRUE(fs::exists(folder_ / aside / "metrics.jsonl")) << aside;
+    train(config, resume_or_begin(run));
+  }
+  EXPECT_THROW((void)resume_or_begin(""), ConfigError);
+  EXPECT_THROW((void)resume_or_begin(folder_.path()), ConfigError);  // a folder that is no run
+}
+
 TEST_F(TrainerTest, AFinishedRunResumedDoesNothingMore) {
   const TrainConfig config = small("run");
   train(config, std::nullopt);
@@ -357,12 +379,6 @@ TEST_F(TrainerTest, AFinishedRunResumedDoesNothingMore) {
   const TrainResult result = train(config, find_resume_point("latest", config.run.dir));
   EXPECT_EQ(result.steps, 12);
   EXPECT_EQ(read_file(folder_ / "run/metrics.jsonl"), before);
-}
-
-TEST_F(TrainerTest, SeveralProcessesAreRefusedInsteadOfTrainingTheSameRunTwice) {
-  ::setenv("WORLD_SIZE", "2", 1);
-  EXPECT_THROW(train(small("run"), std::nullopt), ConfigError);
-  ::unsetenv("WORLD_SIZE");
 }
 
 }  // namespace

@@ -1,0 +1,76 @@
+#include "lib/train/start.h"
+
+#include <string>
+
+#include "lib/config/config.h"
+#include "lib/core/error.h"
+#include "lib/core/log.h"
+#include "lib/core/progress.h"
+
+namespace scrna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+LoadedCheckpoint load(const ResumePoint& point) {
+  LoadedCheckpoint loaded{
+      .folder = point.checkpoint, .contents = checkpoint::load(point.checkpoint), .state = {}};
+  loaded.state = parse_state(loaded.contents, point.checkpoint);
+  return loaded;
+}
+
+// The vocabulary of a resumed run is its own, unless the configuration names another, which must then be
+// equal.
+fs::path vocabulary_of(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
+  if (!resume || !config.data.vocabulary.empty()) return config.data.vocabulary;
+  return resume->run_directory / "vocabulary.tsv";
+}
+
+// The vocabulary is compared before the cells are read: a wrong one may not even fit them.
+void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& vocabulary_file) {
+  const std::string hash = data::Vocabulary::load(vocabulary_file).hash();
+  if (hash != loaded.state.vocabulary_sha256) {
+    throw CheckpointError(
+        "{}: was trained with another vocabulary (SHA-256 {:.12}...) than {} ({:.12}...); resume with the "
+        "vocabulary.tsv of its own run, or begin a new run",
+        loaded.folder.string(), loaded.state.vocabulary_sha256, vocabulary_file.string(), hash);
+  }
+}
+
+void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
+  if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
+    throw CheckpointError(
+        "{}: the cells are not those it was trained on: files, their order, their cells or the held-out part "
+        "differ, so "
+        "its position in the data means nothing. Give the same data.files, or begin a new run",
+        loaded.folder.string());
+  }
+  restore(loaded.contents, loaded.folder, loaded.state, *run.encoder, *run.optimizer);
+  log::info("[resume] {}: step {}, epoch {}, {} cells seen", loaded.folder.string(), loaded.state.step,
+            loaded.state.epoch, grouped(loaded.state.cells));
+}
+
+}  // namespace
+
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device) {
+  Start start;
+  if (resume) {
+    require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
+                       resume->run_directory);
+    start.loaded = load(*resume);
+    require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
+  }
+  start.run = prepare(config, vocabulary_of(config, resume), device);
+  if (resume) restore_run(*start.loaded, start.run);
+  return start;
+}
+
+RunState first_state(const TrainConfig& config, const PreparedRun& run) {
+  RunState state;
+  state.seed = config.train.seed;
+  state.vocabulary_sha256 = run.corpus->vocabulary().hash();
+  state.training_cells_sha256 = fingerprint_of(*run.corpus);
+  return state;
+}
+
+}  // namespace scrna::train

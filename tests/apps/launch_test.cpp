@@ -1,0 +1,164 @@
+// Real processes on loopback: scrna-train launch, what it makes of ranks that are killed, stopped or asked to
+// end, and what is left afterwards.
+#include <fstream>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "lib/core/clock.h"
+#include "lib/core/files.h"
+#include "tests/apps/scrna_train.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/tolerance.h"
+
+namespace scrna {
+namespace {
+
+namespace fs = std::filesystem;
+using test::contains;
+using test::expect_failure;
+using test::scrna_train;
+
+class Launch : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::synthesize_small(cells_);
+    std::ofstream(config_) << "data: {files: " << cells_ << ", heldout_fraction: 0.2, min_genes: 5}\n"
+                           << "tokenizer: {max_tokens: 16}\n"
+                           << "model: {num_layers: 1, width: 16, num_heads: 2, feed_forward_width: 32}\n"
+                           << "optim: {learning_rate: 0.001, warmup_steps: 1}\n"
+                           << "train: {steps: 120, global_batch_cells: 8, device: cpu, num_threads: 1}\n"
+                           << "heldout: {every_steps: 0}\n"
+                           << "checkpoint: {every_steps: 15}\n"
+                           << "dist: {timeout_seconds: 60}\n";
+  }
+  [[nodiscard]] std::string run(const std::string& name) const { return (folder_ / name).string(); }
+  [[nodiscard]] std::vector<std::string> train_words(const std::string& name,
+                                                     const std::vector<std::string>& settings = {}) const {
+    std::vector<std::string> words = {"train", "--config", config_, "--set", "run.dir=" + run(name)};
+    for (const std::string& setting : settings) words.insert(words.end(), {"--set", setting});
+    return words;
+  }
+  // Starts two ranks, waits for step 20, then does `action` with $launcher, $rank0 and $rank1.
+  [[nodiscard]] test::ProcessResult disturb(const std::string& name, const std::string& action,
+                                            const std::vector<std::string>& flags = {},
+                                            const std::vector<std::string>& settings = {}) const {
+    std::string line = SCRNA_TRAIN_PROGRAM " launch --nproc-per-node 2";
+    for (const std::string& flag : flags) line += " " + flag;
+    line += " --";
+    for (const std::string& word : train_words(name, settings)) line += " " + word;
+    return test::run_process({"/bin/sh", "-c",
+                              line +
+                                  " & launcher=$!\n"
+                                  "until grep -q '\"step\":20,' '" +
+                                  run(name) +
+                                  "/metrics.jsonl' 2>/dev/null; do\n"
+                                  "  kill -0 $launcher 2>/dev/null || exit 99\n"
+                                  "  sleep 0.02\n"
+                                  "done\n"
+                                  "for child in $(cat /proc/$launcher/task/$launcher/children); do\n"
+                                  "  rank=$(tr '\\0' '\\n' < /proc/$child/environ | sed -n 's/^RANK=//p')\n"
+                                  "  eval rank$rank=$child\n"
+                                  "done\n" +
+                                  action + "\nwait $launcher\n"});
+  }
+  [[nodiscard]] std::vector<double> losses(const std::string& name) const {
+    std::vector<double> result;
+    std::istringstream stream(read_file(run(name) + "/metrics.jsonl"));
+    for (std::string line; std::getline(stream, line);) result.push_back(nlohmann::json::parse(line)["loss"]);
+    return result;
+  }
+  void expect_same_curve(const std::string& name, const std::string& reference) const {
+    const std::vector<double> curve = losses(name), expected = losses(reference);
+    ASSERT_EQ(curve.size(), expected.size());
+    for (std::size_t i = 0; i < curve.size(); ++i) {
+      EXPECT_NEAR(curve[i], expected[i], test::kLongRanksRelative * expected[i]) << "step " << i + 1;
+    }
+  }
+
+  test::TempDir folder_;
+  const std::string cells_ = (folder_ / "cells.h5ad").string();
+  const std::string config_ = (folder_ / "config.yaml").string();
+};
+
+TEST_F(Launch, ARankKilledInTheMiddleIsReplacedAndTheCurveGoesOn) {
+  ASSERT_EQ(scrna_train(train_words("whole")).exit_code, 0);
+  const auto result = disturb("killed", "kill -9 $rank1", {"--max-restarts", "1"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(contains(result.err, "signal 9 (Killed)")) << result.err;
+  EXPECT_TRUE(contains(result.err, "restart 1 of 1")) << result.err;
+  EXPECT_TRUE(contains(result.err, "[0] ")) << result.err;
+  EXPECT_TRUE(contains(result.out, "120 steps")) << result.out;
+  EXPECT_FALSE(contains(result.out, "[1]")) << "only the first rank sums up: " << result.out;
+  expect_same_curve("killed", "whole");
+}
+
+TEST_F(Launch, TheFirstRankKilledEndsAllAndItsLastCheckpointIsGood) {
+  // A checkpoint after every step: the kill comes while one is being written, more often than not.
+  const double start = now_seconds();
+  const auto result = disturb("killed", "kill -9 $rank0", {}, {"checkpoint.every_steps=1"});
+  EXPECT_EQ(result.exit_code, 5) << result.err;
+  EXPECT_TRUE(contains(result.err, "rank 0 failed first")) << result.err;
+  EXPECT_TRUE(contains(result.err, "signal 9")) << result.err;
+  EXPECT_LT(now_seconds() - start, 55) << "not by its timeout: its connections close";
+  const auto resumed = scrna_train({"train", "--resume", run("killed"), "--set", "checkpoint.every_steps=0"});
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(losses("killed").size(), 120U);
+}
+
+TEST_F(Launch, ARankThatStandsStillEndsAllAfterTheTimeout) {
+  const double start = now_seconds();
+  const auto result = disturb("still", "kill -STOP $rank1", {"--stop-seconds", "1"},
+                              {"dist.timeout_seconds=3", "train.steps=100000", "checkpoint.every_steps=0"});
+  EXPECT_EQ(result.exit_code, 5) << result.err;
+  EXPECT_TRUE(contains(result.err, "did not answer within 3 s (dist.timeout_seconds)")) << result.err;
+  EXPECT_LT(now_seconds() - start, 100);
+}
+
+TEST_F(Launch, ASignalToTheLauncherSavesOnceAndAnyNumberOfRanksGoesOn) {
+  const auto stopped = disturb("stopped", "kill -TERM $launcher", {}, {"checkpoint.every_steps=0"});
+  EXPECT_EQ(stopped.exit_code, 143) << stopped.err;
+  EXPECT_TRUE(contains(stopped.out, "everything is saved")) << stopped.out;
+  const std::size_t num_done = losses("stopped").size();
+  ASSERT_LT(num_done, 120U);
+  std::vector<std::string> words = {"launch", "--nproc-per-node", "3", "--"};
+  for (const std::string& word : train_words("stopped")) words.push_back(word);
+  words.insert(words.end(), {"--resume", "auto"});
+  const auto resumed = scrna_train(words);
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  ASSERT_EQ(scrna_train(train_words("whole")).exit_code, 0);
+  expect_same_curve("stopped", "whole");
+}
+
+TEST_F(Launch, RanksThatAreGivenDifferentSettingsRefuse) {
+  const std::string start = "'" SCRNA_TRAIN_PROGRAM "' train --config " + config_ +
+                            " --set run.dir=" + run("mixed") + " --set train.seed=$RANK";
+  const auto result = test::run_process(
+      {"/bin/sh", "-c",
+       "export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 10000))\n"
+       "(export RANK=0 LOCAL_RANK=0; " +
+           start +
+           ") & first=$!\n"
+           "(export RANK=1 LOCAL_RANK=1; " +
+           start +
+           ")\n"
+           "second=$?; wait $first; echo $? $second"});
+  EXPECT_EQ(result.out, "2 2\n") << result.err;
+  EXPECT_TRUE(
+      contains(result.err, "rank 1 was given other settings than rank 0: train.seed is 1 instead of 0"))
+      << result.err;
+  EXPECT_FALSE(fs::exists(run("mixed")));
+}
+
+TEST_F(Launch, WhatCannotBeStartedIsAUsageError) {
+  expect_failure(scrna_train({"launch"}), 2, {"command is required"});
+  expect_failure(scrna_train({"launch", "--", "inspect", "x"}), 2, {"'inspect'", "-- train"});
+  expect_failure(scrna_train({"launch", "--nnodes", "2", "--", "train"}), 2, {"--rdzv-endpoint HOST:PORT"});
+  expect_failure(scrna_train({"launch", "--nnodes", "2", "--rdzv-endpoint", "here", "--", "train"}), 2,
+                 {"HOST:PORT", "'here'"});
+  expect_failure(scrna_train({"launch", "--node-rank", "1", "--", "train"}), 2, {"--node-rank: 1 of 1"});
+  expect_failure(scrna_train({"launch", "--nproc-per-node", "0", "--", "train"}), 2, {"--nproc-per-node"});
+}
+
+}  // namespace
+}  // namespace scrna
