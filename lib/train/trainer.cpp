@@ -76,7 +76,15 @@ class Trainer {
     evaluate_if_due();
     std::optional<Flight> in_flight;
     while (state_.step + (in_flight ? 1 : 0) < config_.train.steps) {
-      std::optional<Flight> next = launch(feeder, in_flight.has_value());
+      std::optional<Flight> next;
+      try {
+        next = launch(feeder, in_flight.has_value());
+      } catch (...) {
+        // The step before was done all the same: its line is written, and if it diverged, that is what is said. Not
+        // with other ranks, which may be what failed: its sums might then never end.
+        if (in_flight && communicator_.num_ranks() == 1) finish(std::move(*in_flight), bar);
+        throw;
+      }
       if (!next) break;
       if (in_flight) finish(std::move(*in_flight), bar);
       in_flight = std::move(next);
@@ -324,6 +332,12 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
   const StepReport report =
       TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator).launch(step.batch).wait();
   const double seconds = now_seconds() - begin_seconds;
+  if (!report.is_finite) {
+    throw NumericError(
+        "the first step has loss {} and gradient norm {}: training would end at once; lower optim.learning_rate, or train "
+        "in fp32 (train.precision)",
+        number_text(report.loss), number_text(report.grad_norm));
+  }
   const MemoryProblem largest = memory_problem_of(config, start.run);
   CheckReport result{.parameters = start.run.encoder->parameters().num_elements(),
           .training_cells = start.run.corpus->num_training_cells(),
