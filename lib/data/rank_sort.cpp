@@ -37,7 +37,7 @@ void RankSorter::smallest_first(std::span<const uint32_t> keys, std::span<const 
     least = std::min(least, key);
     greatest = std::max(greatest, key);
   }
-  const std::size_t max_buckets = std::clamp(std::bit_ceil(count), kMinBuckets, kMaxBuckets);
+  const std::size_t max_buckets = std::clamp(2 * std::bit_ceil(count), kMinBuckets, kMaxBuckets);
   const int shift = std::max(0, static_cast<int>(std::bit_width(greatest - least)) -
                                     static_cast<int>(std::bit_width(max_buckets) - 1));
   const std::size_t num_buckets = ((greatest - least) >> shift) + 1;

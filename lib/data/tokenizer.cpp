@@ -83,24 +83,38 @@ Tokenizer::Tokenizer(const Vocabulary& vocabulary, const TokenizerConfig& config
 CellSummary Tokenizer::tokenize(const GeneMap& map, std::span<const int32_t> genes,
                                 std::span<const float> values, std::vector<int32_t>& out) {
   CellSummary cell;
-  collect(map, genes, values, cell);
-  const std::size_t num_genes = num_collected_;
-  for (std::size_t i = 0; i < num_genes; ++i)
-    keys_[i] = key_of(counts_[i] / medians_[static_cast<std::size_t>(tokens_[i])]);
-  const std::size_t num_kept = std::min(num_genes, max_genes_);
-  cell.vocabulary_genes = static_cast<int64_t>(num_genes);
-  cell.kept_genes = static_cast<int64_t>(num_kept);
-  cell.kept_counts = cell.vocabulary_counts;
-  if (add_cls_) out.push_back(Vocabulary::kCls);
-  const std::size_t begin = out.size();
-  out.resize(begin + num_kept);
-  sorter_.smallest_first(std::span(keys_).first(num_genes),
-                         std::span<const int32_t>(tokens_).first(num_genes), num_kept, out.data() + begin);
-  if (num_kept < num_genes) cell.kept_counts = counts_of(std::span<const int32_t>(out).subspan(begin));
+  collect<true>(map, genes, values, cell);
+  const std::size_t begin = append_sorted(out);
+  cell.vocabulary_genes = static_cast<int64_t>(num_collected_);
+  cell.kept_genes = static_cast<int64_t>(out.size() - begin);
+  cell.kept_counts = cell.kept_genes == cell.vocabulary_genes
+                         ? cell.vocabulary_counts
+                         : counts_of(std::span<const int32_t>(out).subspan(begin));
   return cell;
 }
 
+void Tokenizer::append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+                       std::vector<int32_t>& out) {
+  CellSummary unused;
+  collect<false>(map, genes, values, unused);
+  append_sorted(out);
+}
+
+// What was collected, in its order; returns where in `out` the genes begin.
+std::size_t Tokenizer::append_sorted(std::vector<int32_t>& out) {
+  for (std::size_t i = 0; i < num_collected_; ++i)
+    keys_[i] = key_of(counts_[i] / medians_[static_cast<std::size_t>(tokens_[i])]);
+  if (add_cls_) out.push_back(Vocabulary::kCls);
+  const std::size_t begin = out.size(), num_kept = std::min(num_collected_, max_genes_);
+  out.resize(begin + num_kept);
+  sorter_.smallest_first(std::span(keys_).first(num_collected_),
+                         std::span<const int32_t>(tokens_).first(num_collected_), num_kept,
+                         out.data() + begin);
+  return begin;
+}
+
 // The genes of the vocabulary that the cell expresses, with their counts.
+template <bool kSummary>
 void Tokenizer::collect(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
                         CellSummary& cell) {
   if (keys_.size() < genes.size()) {
@@ -116,9 +130,11 @@ void Tokenizer::collect(const GeneMap& map, std::span<const int32_t> genes, std:
     const float value = is_expressed ? values[i] : 0.0F;
     const int32_t token = map.tokens[static_cast<std::size_t>(genes[i])];
     const bool is_kept = is_expressed && token != Vocabulary::kUnk;
-    num_expressed += is_expressed ? 1 : 0;
-    all.add(i, value);
-    known.add(i, is_kept ? value : 0.0F);
+    if constexpr (kSummary) {
+      num_expressed += is_expressed ? 1 : 0;
+      all.add(i, value);
+      known.add(i, is_kept ? value : 0.0F);
+    }
     tokens_[count] = token;  // overwritten by the next one when not kept
     counts_[count] = value;
     count += is_kept ? 1 : 0;

@@ -57,11 +57,16 @@ class Tokenizer {
   /// row of a CellBlock of the map's file.
   CellSummary tokenize(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
                        std::vector<int32_t>& out);
+  /// The same tokens without their summary, for the passes that do not report.
+  void append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+              std::vector<int32_t>& out);
 
  private:
+  template <bool kSummary>
   void collect(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
                CellSummary& cell);
   std::size_t sum_duplicates(std::size_t count);
+  std::size_t append_sorted(std::vector<int32_t>& out);
   double counts_of(std::span<const int32_t> some_tokens);
 
   std::vector<float> medians_;         // [V]
