@@ -19,6 +19,7 @@ struct Program {
 void add_train(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
+void add_cache(Program& program);
 /// The group `bench` and everything below it.
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);

@@ -107,6 +107,7 @@ class Bench {
     for (const int64_t workers : worker_counts())
       add({.what = "micro-batches", .workers = workers, .context = kContexts[0]},
           [&](int64_t repeat) { return micro_batches(corpus, options_, workers, repeat); });
+    if (!options_.cache.empty()) add_cache_rows();
     return std::move(result_);
   }
 
@@ -131,6 +132,21 @@ class Bench {
     }
     if (result_.cells == 0)
       throw DataError("the {} file(s) hold no cell; there is nothing to measure", sources_.size());
+  }
+
+  // In a cache of other cells or tokens than these the corpus is refused.
+  void add_cache_rows() {
+    data::DataConfig config = config_;
+    config.cache = options_.cache;
+    const data::TokenizerConfig tokenizer{.max_tokens = kContexts[0]};
+    const data::Corpus corpus(sources_, *vocabulary_, config, tokenizer);
+    for (const int64_t workers : worker_counts())
+      add({.what = "from cache, shuffled", .workers = workers, .context = kContexts[0]}, [&](int64_t repeat) {
+        return pass_over_cache(sources_, *corpus.cache(), pass_options(workers, repeat));
+      });
+    for (const int64_t workers : worker_counts())
+      add({.what = "micro-batches, cache", .workers = workers, .context = kContexts[0]},
+          [&](int64_t repeat) { return micro_batches(corpus, options_, workers, repeat); });
   }
 
   [[nodiscard]] std::vector<int64_t> worker_counts() const {

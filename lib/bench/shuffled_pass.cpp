@@ -183,4 +183,20 @@ PassTotals pass_over_tokens(const std::vector<data::CellSource>& sources,
   });
 }
 
+PassTotals pass_over_cache(const std::vector<data::CellSource>& sources, const data::TokenCache& cache,
+                           const ShuffledPassOptions& options) {
+  return Pass(sources, options).run([&]() -> ReadBlock {
+    return [&](const Block& block, int64_t num_rows, Cells& out) {
+      const auto source = static_cast<int64_t>(block.source);
+      out.begin.assign(1, 0);
+      out.ids.clear();
+      for (int64_t row = block.first_row; row < block.first_row + num_rows; ++row) {
+        cache.append(source, row, out.ids);
+        out.begin.push_back(static_cast<int64_t>(out.ids.size()));
+      }
+      cache.forget(source, block.first_row, num_rows);
+    };
+  });
+}
+
 }  // namespace scrna::bench

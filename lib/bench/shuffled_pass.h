@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/data/cell_source.h"
+#include "lib/data/token_cache.h"
 #include "lib/data/tokenizer.h"
 
 namespace scrna::bench {
@@ -30,5 +31,9 @@ PassTotals pass_over_values(const std::vector<data::CellSource>& sources, const 
 PassTotals pass_over_tokens(const std::vector<data::CellSource>& sources,
                             const std::vector<data::GeneMap>& maps, const data::Vocabulary& vocabulary,
                             const data::TokenizerConfig& tokenizer, const ShuffledPassOptions& options);
+
+/// The same tokens from a cache of the sources.
+PassTotals pass_over_cache(const std::vector<data::CellSource>& sources, const data::TokenCache& cache,
+                           const ShuffledPassOptions& options);
 
 }  // namespace scrna::bench

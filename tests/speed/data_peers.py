@@ -44,7 +44,7 @@ class Tokenizer:
             scores = matrix.data[begin:end] / self.medians[genes]
             if tokens.min(initial=0) < 0:
                 tokens, scores = tokens[tokens >= 0], scores[tokens >= 0]
-            cells.append(tokens[np.lexsort((tokens, -scores))[:CONTEXT]])
+            cells.append(tokens[np.argsort(-scores)[:CONTEXT]])  # the fastest NumPy has; ties in any order
         return cells
 
 
