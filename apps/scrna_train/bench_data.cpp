@@ -87,9 +87,11 @@ struct BenchDataCommand {
 
 ExitCode bench_data(const BenchDataCommand& command, const DataBenchOptions& options) {
   if (!command.json.empty()) check_json_target(command.json, "data.json");
-  print(table_head());
-  const DataBenchResult result =
-      bench::bench_data(options, [](const DataBenchRow& row) { print(table_line(row)); });
+  bool has_head = false;  // after the first row: before it, opening may fail
+  const DataBenchResult result = bench::bench_data(options, [&](const DataBenchRow& row) {
+    print((has_head ? "" : table_head()) + table_line(row));
+    has_head = true;
+  });
   print(table_foot(options, result));
   if (!command.json.empty()) write_file_atomically(command.json, json_of(options, result).dump(1) + "\n");
   return ExitCode::kDone;
