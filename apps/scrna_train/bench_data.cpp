@@ -112,9 +112,9 @@ void add_bench_data(Program& program, CLI::App& group) {
         "several files, up to eight threads"},
        {"scrna-train bench data cells.h5ad --vocabulary vocabulary.tsv", "with a vocabulary at hand"}},
       [command, options] { return bench_data(*command, *options); });
-  app.add_option("files", options->files, ".h5ad files, or patterns with * ? []")
+  app.add_option("FILE.h5ad", options->files, ".h5ad files, or patterns with * ? []")
       ->required()
-      ->type_name("FILE ...");
+      ->type_name("FILE.h5ad ...");
   add_fields(app, options);
   app.add_option("--json", command->json,
                  "also write everything to this file, which is replaced if it exists")

@@ -82,7 +82,7 @@ void add_cache(Program& program) {
         "--set data.vocabulary=cells.cache/vocabulary.tsv",
         "a run from it; other settings than it was made with are refused"}},
       [command] { return make_cache(*command); });
-  app.add_option("files", command->files, ".h5ad files or patterns, over data.files")->type_name("FILE ...");
+  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, over data.files")->type_name("FILE.h5ad ...");
   app.add_option("--out", command->out, "folder of the cache, made if it does not exist")
       ->required()
       ->type_name("FOLDER");

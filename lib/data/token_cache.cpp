@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kManifest = "cache.json";
 constexpr const char* kUnfinished = "unfinished.json";  // the identity, until the manifest is there
-constexpr int64_t kTokensPerFile = int64_t{1} << 24;    // at most
+constexpr int64_t kTokensPerFile = int64_t{1} << 23;    // at most
 constexpr int64_t kRowsPerRead = 128;
 
 int64_t rows_per_file(int64_t max_tokens) {

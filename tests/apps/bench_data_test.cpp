@@ -20,9 +20,10 @@ TEST(BenchData, TextAndJsonHoldEveryRowWithNumbersThatAgree) {
   const std::string cells = (folder / "cells.h5ad").string(), cache = (folder / "cache").string();
   test::synthesize_small(cells);
   ASSERT_EQ(scrna_train({"cache", cells, "--out", cache}).exit_code, 0);
-  const auto result = scrna_train({"bench", "data", cells, "--max-workers", "3", "--repeats", "2",
-                                   "--single-rows", "20", "--cache", cache, "--vocabulary",
-                                   cache + "/vocabulary.tsv", "--json", (folder / "data.json").string()});
+  const auto result =
+      scrna_train({"bench", "data", cells, "--max-workers", "3", "--repeats", "2", "--single-rows", "20",
+                   "--batch-cells", "20", "--cache", cache, "--vocabulary", cache + "/vocabulary.tsv",
+                   "--json", (folder / "data.json").string()});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   for (const char* part : {"single rows", "blocks, shuffled", "tokenized, shuffled", "micro-batches",
                            "from cache, shuffled", "cells/s", "peak MB", "60 cells", "median of 2 passes"})
@@ -46,8 +47,9 @@ TEST(BenchData, TextAndJsonHoldEveryRowWithNumbersThatAgree) {
       continue;
     }
     EXPECT_EQ(row.at("cells"), 60) << row;
-    if (row.at("what") == "blocks, shuffled")
+    if (row.at("what") == "blocks, shuffled") {
       EXPECT_EQ(row.at("entries"), json.at("data").at("stored_values"));
+    }
     if (row.at("context") == 0) continue;
     if (tokens < 0) tokens = row.at("entries").get<int64_t>();
     EXPECT_EQ(row.at("entries"), tokens)
@@ -61,7 +63,7 @@ TEST(BenchData, TextAndJsonHoldEveryRowWithNumbersThatAgree) {
 TEST(BenchData, RefusesWhatItCannotMeasure) {
   const test::TempDir folder;
   const std::string cells = (folder / "cells.h5ad").string();
-  expect_failure(scrna_train({"bench", "data"}), 2, {"FILE"});
+  expect_failure(scrna_train({"bench", "data"}), 2, {"FILE.h5ad"});
   test::synthesize_small(cells);
   expect_failure(scrna_train({"bench", "data", cells, "--max-workers", "0"}), 2, {"--max-workers"});
   expect_failure(scrna_train({"bench", "data", cells, "--json", folder.path().string()}), 2, {"--json"});

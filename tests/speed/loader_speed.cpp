@@ -100,17 +100,21 @@ void measure(const std::vector<std::string>& files) {
 }
 
 // With a vocabulary at hand: what a run does that is larger than memory (larger_than_memory.sh).
-void one_epoch(const std::string& vocabulary, int64_t window_cells, const std::vector<std::string>& files) {
+void one_epoch(const std::string& vocabulary, int64_t window_cells, const std::string& cache,
+               const std::vector<std::string>& files) {
   DataConfig config;
   config.files = files;
   config.shuffle_window_cells = window_cells;
+  config.cache = cache;
   std::optional<Corpus> corpus;
-  timed(fmt::format("open {} file(s) and scan, {} threads", files.size(), config.num_workers), [&] {
-    Vocabulary known = Vocabulary::load(vocabulary);
-    std::vector<CellSource> sources = open_sources(config, &known);
-    corpus.emplace(std::move(sources), std::move(known), config, TokenizerConfig{});
-    return corpus->total_report().cells;
-  });
+  timed(fmt::format("open {} file(s){}, {} threads", files.size(), cache.empty() ? " and scan" : " and cache",
+                    config.num_workers),
+        [&] {
+          Vocabulary known = Vocabulary::load(vocabulary);
+          std::vector<CellSource> sources = open_sources(config, &known);
+          corpus.emplace(std::move(sources), std::move(known), config, TokenizerConfig{});
+          return corpus->total_report().cells;
+        });
   std::optional<TrainLoader> loader;
   int64_t cells = 0;
   timed("first batch of 256", [&] {
@@ -137,6 +141,7 @@ void synthesize_file(char** arguments) {
 int main(int argc, char** argv) {
   if (argc < 2) {
     std::cerr << "usage: loader_speed [--read] FILE.h5ad... | --epoch VOCABULARY.tsv WINDOW FILE.h5ad... | "
+                 "--cached CACHE WINDOW FILE.h5ad... | "
                  "--synthesize CELLS GENES MEDIAN FILE.h5ad\n";
     return 2;
   }
@@ -146,7 +151,10 @@ int main(int argc, char** argv) {
     if (first == "--synthesize" && argc == 6) {
       synthesize_file(argv + 2);
     } else if (first == "--epoch" && argc >= 5) {
-      one_epoch(argv[2], std::stoll(argv[3]), {argv + 4, argv + argc});
+      one_epoch(argv[2], std::stoll(argv[3]), "", {argv + 4, argv + argc});
+    } else if (first == "--cached" && argc >= 5) {
+      one_epoch(std::string(argv[2]) + "/vocabulary.tsv", std::stoll(argv[3]), argv[2],
+                {argv + 4, argv + argc});
     } else if (first == "--read" && argc == 3) {
       const auto matrix = AnnDataFile(argv[2]).open_matrix("X");
       timed(fmt::format("read X ({}) once", name_of(matrix->layout())), [&] { return read_all(*matrix); });
