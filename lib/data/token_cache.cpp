@@ -74,6 +74,12 @@ void check_identity(const Json& found, const CacheIdentity& expected, const std:
   }
 }
 
+int64_t max_tokens_of(const CacheIdentity& identity) {
+  for (const auto& [name, value] : identity)
+    if (name == "tokenizer.max_tokens") return std::stoll(value);
+  throw InternalError("an identity without tokenizer.max_tokens");
+}
+
 Json read_json(const std::filesystem::path& path) {
   Json json = Json::parse(read_file(path), nullptr, false);
   if (!json.is_object() || !json.contains("identity") || !json["identity"].is_array())
@@ -277,7 +283,9 @@ struct TokenCache::Impl {
 };
 
 std::shared_ptr<const TokenCache> TokenCache::open(const std::filesystem::path& folder,
-                                                   const CacheIdentity& expected) {
+                                                   const CacheIdentity& expected,
+                                                   const std::vector<CellSource>& sources,
+                                                   int64_t vocabulary_size) {
   std::error_code problem;
   if (!std::filesystem::exists(folder / kManifest, problem)) {
     throw DataError(
@@ -287,25 +295,34 @@ std::shared_ptr<const TokenCache> TokenCache::open(const std::filesystem::path& 
   const Json json = read_json(folder / kManifest);
   check_identity(json["identity"], expected, folder);
   auto impl = std::make_unique<Impl>();
-  std::vector<int64_t> rows;
-  int64_t max_tokens = 0;
+  CacheContents& contents = impl->contents;
+  const auto is_consistent = [&] {
+    contents = {.reports_json = json.at("reports").dump(),
+                .split = json.at("split").get<std::string>(),
+                .token_frequencies = json.at("token_frequencies").get<std::vector<int64_t>>(),
+                .longest_cell_tokens = json.at("longest_cell_tokens").get<int64_t>()};
+    const std::vector<SourceReport> reports = reports_from_json(contents.reports_json);
+    const std::vector<int64_t>& frequencies = contents.token_frequencies;
+    return std::equal(reports.begin(), reports.end(), sources.begin(), sources.end(),
+                      [](const SourceReport& report, const CellSource& source) {
+                        return report.cells == source.matrix->num_cells();
+                      }) &&
+           std::ssize(frequencies) == vocabulary_size &&
+           std::all_of(frequencies.begin(), frequencies.end(), [](int64_t count) { return count >= 0; }) &&
+           contents.longest_cell_tokens >= 0 && contents.longest_cell_tokens <= max_tokens_of(expected);
+  };
   try {
-    impl->contents = {.reports_json = json.at("reports").dump(),
-                      .split = json.at("split").get<std::string>(),
-                      .token_frequencies = json.at("token_frequencies").get<std::vector<int64_t>>(),
-                      .longest_cell_tokens = json.at("longest_cell_tokens").get<int64_t>()};
-    for (const SourceReport& report : reports_from_json(impl->contents.reports_json))
-      rows.push_back(report.cells);
-    for (const auto& [name, value] : expected)
-      if (name == "tokenizer.max_tokens") max_tokens = std::stoll(value);
-  } catch (const nlohmann::json::exception& damage) {
+    if (!is_consistent()) throw DataError("its numbers contradict each other");
+  } catch (const std::exception& damage) {  // also of the JSON library
     throw DataError("{}: is damaged ({}); remove it and make the cache again: scrna-train cache",
                     (folder / kManifest).string(), damage.what());
   }
-  impl->rows_per_file = data::rows_per_file(max_tokens);
+  std::vector<int64_t> rows;
+  for (const CellSource& source : sources) rows.push_back(source.matrix->num_cells());
+  impl->rows_per_file = data::rows_per_file(max_tokens_of(expected));
   impl->files.resize(rows.size());
-  for (const FilePlan& plan : plan_files(folder, rows, impl->rows_per_file, hash_of(expected),
-                                         std::ssize(impl->contents.token_frequencies)))
+  for (const FilePlan& plan :
+       plan_files(folder, rows, impl->rows_per_file, hash_of(expected), vocabulary_size))
     impl->files[static_cast<std::size_t>(plan.source)].push_back(
         std::make_unique<CacheFile>(plan.path, plan.key));
   return std::shared_ptr<const TokenCache>(new TokenCache(std::move(impl)));

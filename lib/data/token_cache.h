@@ -44,17 +44,20 @@ struct CacheReport {
 };
 
 /// Tokenizes the usable cells of a corpus into `folder`, with the corpus' num_workers threads; each holds the
-/// tokens of one file, at most 100 MB. What an interrupted attempt with the same identity left is kept. Throws
-/// DataError: the folder holds a cache of another identity, a full disk ...
+/// tokens of one file, at most 100 MB. What an interrupted attempt with the same identity left is kept.
+/// Throws DataError: the folder holds a cache of another identity, a full disk ...
 CacheReport write_token_cache(const Corpus& corpus, const std::filesystem::path& folder,
                               const Progress& progress = {});
 
 /// Thread-safe.
 class TokenCache {
  public:
-  /// Throws DataError: no cache, not complete, of another identity, or a file that is missing or too short.
+  /// `sources` and the size of the vocabulary are those of the identity. Throws DataError: no cache, not
+  /// complete, of another identity, a file that is missing or too short, numbers that contradict each other.
   static std::shared_ptr<const TokenCache> open(const std::filesystem::path& folder,
-                                                const CacheIdentity& expected);
+                                                const CacheIdentity& expected,
+                                                const std::vector<CellSource>& sources,
+                                                int64_t vocabulary_size);
   ~TokenCache();
 
   [[nodiscard]] const CacheContents& contents() const;

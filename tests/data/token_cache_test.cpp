@@ -195,6 +195,26 @@ TEST_F(TokenCacheTest, DamageIsADataErrorWhateverByteItHits) {
   }
 }
 
+TEST_F(TokenCacheTest, ADamagedManifestIsADataError) {
+  write_token_cache(open(), cache_);
+  const std::string good = read_file(cache_ / "cache.json");
+  const auto with = [&](const std::string& what, const std::string& instead) {
+    std::string text = good;
+    const std::size_t at = text.find(what);
+    EXPECT_NE(at, std::string::npos) << what;
+    write_file_atomically(cache_ / "cache.json", text.replace(at, what.size(), instead));
+    return problem([](DataConfig&, TokenizerConfig&) {});
+  };
+  EXPECT_CONTAINS(with("\"cells\":700", "\"cells\":900000000000000"), "contradict each other");
+  EXPECT_CONTAINS(with("\"token_frequencies\":[0", "\"token_frequencies\":[0,0"), "contradict each other");
+  EXPECT_CONTAINS(with("\"token_frequencies\":[0", "\"token_frequencies\":[-1"), "contradict each other");
+  EXPECT_CONTAINS(with("\"longest_cell_tokens\":", "\"longest_cell_tokens\":9"), "contradict each other");
+  EXPECT_CONTAINS(with("\"reports\":[{", "\"reports\":[7,{"), "cache.json: is damaged");
+  EXPECT_CONTAINS(with("\"split\":", "\"spilt\":"), "cache.json: is damaged");
+  EXPECT_CONTAINS(with("{", "["), "cache.json: is damaged");
+  EXPECT_EQ(with("{", "{"), "nothing was thrown");
+}
+
 TEST_F(TokenCacheTest, AFolderOfAnotherCacheIsNotOverwritten) {
   write_token_cache(open(), cache_);
   tokenizer_.max_tokens = 32;
