@@ -38,6 +38,7 @@ FENCES = {
     "nccl.h": {"lib/dist"},
     "openssl/": {"lib/core"},
     "hdf5.h": {"lib/data"},
+    "libdeflate.h": {"lib/data"},
     "yaml-cpp/": {"lib/config"},
     "CLI/": {"apps"},
     "spdlog/": {"lib/core/log.cpp"},

@@ -8,6 +8,7 @@ void add_bench(Program& program) {
       add_command_group(program, "bench", "measures how fast this machine is, beside peers in the same run");
   add_bench_attention(program, group);
   add_bench_train(program, group);
+  add_bench_data(program, group);
   group.footer(
       "Examples:\n"
       "  scrna-train bench attention\n"
@@ -15,7 +16,9 @@ void add_bench(Program& program) {
       "  scrna-train bench attention --device cpu\n"
       "      the same for the processor\n"
       "  scrna-train bench train --config configs/160m.yaml\n"
-      "      optimizer steps of the 160M encoder on synthetic cells\n");
+      "      optimizer steps of the 160M encoder on synthetic cells\n"
+      "  scrna-train bench data cells.h5ad\n"
+      "      how fast a file becomes shuffled, tokenized cells\n");
 }
 
 }  // namespace scrna::app

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
     describe_program(program);
     add_inspect(program);
     add_synthesize(program);
+    add_cache(program);
     add_train(program);
     add_launch(program);
     add_bench(program);

@@ -38,7 +38,8 @@ struct CategoryColumn {
   std::vector<std::string> categories;  // distinct values, in file order for categoricals
 };
 
-/// One matrix of a file. Reads may come from several threads; they are serialised inside (HDF5 has one lock).
+/// One matrix of a file. Reads may come from several threads; calls of HDF5 are serialised inside (it has one lock),
+/// decompression of CSR matrices is not (hdf5_chunks.h).
 class CountMatrix {
  public:
   virtual ~CountMatrix() = default;
@@ -54,6 +55,10 @@ class CountMatrix {
   /// Cells [first, first + count). Throws DataError for a damaged file, InternalError for a range outside the
   /// matrix.
   [[nodiscard]] virtual CellBlock read(int64_t first_cell, int64_t num_cells) const = 0;
+  /// The same into a block whose memory is used again, for loops over many blocks.
+  virtual void read_into(int64_t first_cell, int64_t num_cells, CellBlock& out) const {
+    out = read(first_cell, num_cells);
+  }
 };
 
 /// An open .h5ad file, read only; or a 10x Genomics .h5 file, which reads as one with the matrix "X" (tenx.h).

@@ -123,7 +123,11 @@ Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const Dat
     source_keys_.push_back(key);
   }
   assign_roles();
-  scan(progress);
+  if (config_.cache.empty()) {
+    scan(progress);
+  } else {
+    take_from_cache();
+  }
   check_split();
 }
 
@@ -202,6 +206,7 @@ void Corpus::scan(const Progress& progress) {
       Tokenizer tokenizer(vocabulary_, tokenizer_config_);
       Tally tally(sources_, static_cast<std::size_t>(vocabulary_.size()));
       std::vector<int32_t> tokens;
+      CellBlock block;
       for (std::size_t at = next_task++; at < tasks.size(); at = next_task++) {
         const ScanTask& task = tasks[at];
         const GeneMap& map = gene_maps_[task.source];
@@ -210,7 +215,7 @@ void Corpus::scan(const Progress& progress) {
           done_cells += task.num_rows;
           continue;
         }
-        const CellBlock block = source.matrix->read(task.first_row, task.num_rows);
+        source.matrix->read_into(task.first_row, task.num_rows, block);
         check_values(source, block);
         tally.repeated_entries[task.source] += block.num_repeated;
         for (int64_t i = 0; i < task.num_rows; ++i) {

@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "lib/data/cell_source.h"
+#include "lib/data/token_cache.h"
 #include "lib/data/tokenizer.h"
 #include "lib/data/vocabulary.h"
 
@@ -53,7 +55,8 @@ struct SourceReport {
 
 class Corpus {
  public:
-  /// Reads every source once. Throws DataError: no gene of the vocabulary, hit rate below
+  /// Reads every source once, or, with data.cache, takes what that pass would find from the cache. Throws
+  /// DataError: a cache of other settings or files, no gene of the vocabulary, hit rate below
   /// data.min_gene_hit_rate, no usable cell, no cell left to train on, nothing held out although asked for.
   Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const DataConfig& data,
          const TokenizerConfig& tokenizer, const Progress& progress = {});
@@ -84,6 +87,10 @@ class Corpus {
   /// 32 bits of file (name without folder, matrix, shape; the order in case of repeats), 32 bits of row: the
   /// same cell keeps its id when folders move or files are added.
   [[nodiscard]] uint64_t cell_id(int32_t source, int64_t row) const;
+  /// nullptr without data.cache.
+  [[nodiscard]] const TokenCache* cache() const { return cache_.get(); }
+  /// The settings of the split, as text: what token_frequencies() depend on besides the cells.
+  [[nodiscard]] std::string split_text() const;
   /// For the passes after the first: throws DataError when a usable cell now has no gene, or more tokens than
   /// the longest cell had: somebody has written to the file since.
   void check_unchanged(int32_t source, int64_t num_tokens) const;
@@ -94,6 +101,7 @@ class Corpus {
   void assign_roles();
   void set_heldout(const std::function<bool(std::size_t source, std::size_t row)>& is_heldout);
   void scan(const Progress& progress);
+  void take_from_cache();
   void check_hit_rate(std::size_t source) const;
   void check_split();
 
@@ -109,6 +117,7 @@ class Corpus {
   int64_t num_heldout_cells_ = 0;
   int64_t longest_cell_tokens_ = 0;
   std::vector<int64_t> token_frequencies_;  // [V]
+  std::shared_ptr<const TokenCache> cache_;
 };
 
 }  // namespace scrna::data

@@ -19,6 +19,7 @@ struct DataConfig {
   std::string filter;
   std::string vocabulary;
   int64_t vocabulary_min_cells = 1;
+  std::string cache;
   double min_gene_hit_rate = 0.5;
   bool allow_normalized = false;
   int64_t min_genes = 10;
@@ -56,6 +57,10 @@ struct DataConfig {
     v("vocabulary_min_cells", vocabulary_min_cells,
       "cells that must express a gene for it to enter a vocabulary built from data.files",
       config::at_least(1));
+    v("cache", cache,
+      "folder of tokens made by scrna-train cache from the same files and settings, read instead of the "
+      "matrices; "
+      "needs data.vocabulary, for example the cache's vocabulary.tsv; empty: none");
     v("min_gene_hit_rate", min_gene_hit_rate,
       "part of a file's counts that must lie in genes of the vocabulary; a file below is refused",
       config::between(0, 1));

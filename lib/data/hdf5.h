@@ -69,6 +69,12 @@ class Dataset {
   [[nodiscard]] std::vector<int64_t> read_integers() const;
   [[nodiscard]] std::vector<double> read_doubles() const;
 
+  /// For ChunkReader, which asks HDF5 by itself; callers hold hdf5_mutex().
+  [[nodiscard]] hid_t id() const { return handle_.get(); }
+  [[nodiscard]] hid_t type_id() const { return type_.get(); }
+  [[nodiscard]] bool is_field() const { return !field_.empty(); }
+  [[nodiscard]] uint64_t file_bytes() const { return file_bytes_; }
+
  private:
   Dataset(Handle handle, Handle type, std::string where, std::vector<uint64_t> shape, uint64_t file_bytes,
           std::string field = {});

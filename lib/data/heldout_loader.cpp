@@ -59,13 +59,20 @@ HeldoutLoader::HeldoutLoader(const Corpus& corpus, const LoaderOptions& options)
     }
     const int32_t source = cells[first].source;
     const int64_t first_row = cells[first].row;
-    const CellBlock block = corpus.source(source).matrix->read(first_row, cells[last].row - first_row + 1);
+    const TokenCache* cache = corpus.cache();
+    CellBlock block;
+    if (cache == nullptr)
+      corpus.source(source).matrix->read_into(first_row, cells[last].row - first_row + 1, block);
     for (; first <= last; ++first) {
-      const auto row = static_cast<std::size_t>(cells[first].row - first_row);
-      const auto begin = static_cast<std::size_t>(block.indptr[row]);
-      const auto count = static_cast<std::size_t>(block.indptr[row + 1]) - begin;
-      tokenizer.tokenize(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
+      if (cache != nullptr) {
+        cache->append(source, cells[first].row, tokens_);
+      } else {
+        const auto row = static_cast<std::size_t>(cells[first].row - first_row);
+        const auto begin = static_cast<std::size_t>(block.indptr[row]);
+        const auto count = static_cast<std::size_t>(block.indptr[row + 1]) - begin;
+        tokenizer.append(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
                          std::span(block.values).subspan(begin, count), tokens_);
+      }
       corpus.check_unchanged(source, std::ssize(tokens_) - cell_begin_.back());
       cell_begin_.push_back(static_cast<int64_t>(tokens_.size()));
       cell_ids_.push_back(corpus.cell_id(source, cells[first].row));

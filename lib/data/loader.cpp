@@ -128,6 +128,7 @@ struct TrainLoader::Impl {
 
   void read_blocks_until_stopped() {
     Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
+    CellBlock scratch;
     std::unique_lock lock(mutex);
     for (;;) {
       Window* window = nullptr;
@@ -137,7 +138,7 @@ struct TrainLoader::Impl {
       lock.unlock();
       std::exception_ptr problem;
       try {
-        tokenize_block(*window, block, tokenizer);
+        tokenize_block(*window, block, tokenizer, scratch);
       } catch (...) {
         problem = std::current_exception();
       }
@@ -188,26 +189,35 @@ struct TrainLoader::Impl {
            (position % options.global_batch_cells) % options.num_ranks == options.rank;
   }
 
-  void tokenize_block(Window& window, std::size_t index, Tokenizer& tokenizer) const {
+  void tokenize_block(Window& window, std::size_t index, Tokenizer& tokenizer, CellBlock& block) const {
     const CellRange& range = ranges[window.blocks[index]];
     TokenizedBlock& result = window.results[index];
     const uint8_t* is_needed = window.is_needed.data() + window.block_begin[index];
     result.begin.push_back(0);
     if (std::none_of(is_needed, is_needed + range.num_cells, [](uint8_t needed) { return needed != 0; }))
       return;
-    const CellBlock block = corpus.source(range.source).matrix->read(range.first_row, range.num_rows);
+    const TokenCache* cache = corpus.cache();
+    if (cache == nullptr)
+      corpus.source(range.source).matrix->read_into(range.first_row, range.num_rows, block);
     for (int64_t row = 0; row < range.num_rows; ++row) {
-      if (corpus.role(range.source, range.first_row + row) != CellRole::kTraining) continue;
+      const int64_t row_of_source = range.first_row + row;
+      if (corpus.role(range.source, row_of_source) != CellRole::kTraining) continue;
       if (is_needed[result.cell_ids.size()] != 0) {
-        const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row)]);
-        const auto count = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
-        tokenizer.tokenize(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
+        if (cache != nullptr) {
+          cache->append(range.source, row_of_source, result.tokens);
+        } else {
+          const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row)]);
+          const auto count =
+              static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
+          tokenizer.append(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
                            std::span(block.values).subspan(begin, count), result.tokens);
+        }
         corpus.check_unchanged(range.source, std::ssize(result.tokens) - result.begin.back());
       }
-      result.cell_ids.push_back(corpus.cell_id(range.source, range.first_row + row));
+      result.cell_ids.push_back(corpus.cell_id(range.source, row_of_source));
       result.begin.push_back(static_cast<int64_t>(result.tokens.size()));
     }
+    if (cache != nullptr) cache->forget(range.source, range.first_row, range.num_rows);
   }
 
   // ---- packer

@@ -14,6 +14,8 @@ int64_t num_masked_tokens(int64_t num_gene_tokens, double fraction) {
 void choose_masked(const RandomStream& stream, int64_t num_gene_tokens, double fraction,
                    std::vector<int32_t>& out) {
   int64_t needed = num_masked_tokens(num_gene_tokens, fraction);
+  std::size_t place = out.size();
+  out.resize(place + static_cast<std::size_t>(needed));
   std::array<uint32_t, 4> words{};
   for (int64_t i = 0; needed > 0; ++i) {
     if (i % 4 == 0) words = stream.words(static_cast<uint64_t>(i) / 4);
@@ -21,10 +23,10 @@ void choose_masked(const RandomStream& stream, int64_t num_gene_tokens, double f
     // Uniform in [0, left): the token is taken with probability needed / left, and surely when all left are
     // needed.
     const uint64_t draw = (uint64_t{words[static_cast<std::size_t>(i % 4)]} * left) >> 32;
-    if (draw < static_cast<uint64_t>(needed)) {
-      out.push_back(static_cast<int32_t>(i));
-      --needed;
-    }
+    const bool is_taken = draw < static_cast<uint64_t>(needed);
+    out[place] = static_cast<int32_t>(i);  // without a branch nobody can predict; kept when it is taken
+    place += is_taken ? 1 : 0;
+    needed -= is_taken ? 1 : 0;
   }
 }
 

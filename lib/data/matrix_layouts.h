@@ -47,7 +47,7 @@ struct SparseParts {
 /// DataError.
 SparseParts open_sparse(const h5::Group& group, int64_t num_lines, int64_t line_length);
 
-/// Throws DataError unless all indices lie in [0, bound). `what`: "genes" or "cells".
+/// Throws DataError unless the first `count` indices lie in [0, bound). `what`: "genes" or "cells".
 void check_indices(const std::vector<int32_t>& indices, int64_t count, int64_t bound,
                    const std::string& where, const char* what);
 

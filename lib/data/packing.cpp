@@ -1,6 +1,7 @@
 #include "lib/data/packing.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "lib/core/error.h"
@@ -18,7 +19,8 @@ void Packer::add(std::span<const int32_t> tokens, uint64_t cell_id, const Random
   if (is_empty()) pack_.cu_seqlens.assign(1, 0);
   const std::size_t begin = pack_.tokens.size();
   pack_.tokens.insert(pack_.tokens.end(), tokens.begin(), tokens.end());
-  for (std::size_t i = 0; i < tokens.size(); ++i) pack_.ranks.push_back(static_cast<int32_t>(i));
+  pack_.ranks.resize(pack_.tokens.size());
+  std::iota(pack_.ranks.begin() + static_cast<std::ptrdiff_t>(begin), pack_.ranks.end(), 0);
   const std::size_t num_special = tokens[0] == Vocabulary::kCls ? 1 : 0;
   masked_.clear();
   choose_masked(stream, static_cast<int64_t>(tokens.size() - num_special), mask_fraction_, masked_);

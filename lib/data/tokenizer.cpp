@@ -3,42 +3,23 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-
-#include "lib/core/error.h"
+#include <utility>
 
 namespace scrna::data {
 namespace {
 
-constexpr std::size_t kRadixFrom = 192;  // below, std::sort is faster (measured)
-constexpr int kDigitBits = 11;
-constexpr std::size_t kBuckets = std::size_t{1} << kDigitBits;
-// Shifts of the digits of a key: two of the token (below 2^22), three of the score (31 bits, the sign is 0).
-constexpr std::array<int, 5> kShifts = {0, 11, 32, 43, 54};
+// Below 2^31 as scores are positive; the larger the score the smaller the key.
+uint32_t key_of(float score) { return ~std::bit_cast<uint32_t>(score); }
 
-std::size_t digit_of(uint64_t key, int shift) {
-  return static_cast<std::size_t>(key >> shift) & (kBuckets - 1);
-}
+// Sums in four lanes, since one chain of additions would wait for itself.
+class Sum {
+ public:
+  void add(std::size_t lane, float value) { lanes_[lane % 4] += value; }
+  [[nodiscard]] double total() const { return (lanes_[0] + lanes_[1]) + (lanes_[2] + lanes_[3]); }
 
-uint64_t key_of(float score, int32_t token) {
-  return (uint64_t{~std::bit_cast<uint32_t>(score)} << 32) | static_cast<uint32_t>(token);
-}
-
-// Least significant digit first; digits that are the same in all keys cost nothing.
-void radix_sort(std::vector<uint64_t>& keys, std::vector<uint64_t>& other) {
-  std::array<std::array<uint32_t, kBuckets>, kShifts.size()> counts{};
-  for (const uint64_t key : keys) {
-    for (std::size_t d = 0; d < kShifts.size(); ++d) ++counts[d][digit_of(key, kShifts[d])];
-  }
-  other.resize(keys.size());
-  for (std::size_t d = 0; d < kShifts.size(); ++d) {
-    std::array<uint32_t, kBuckets>& begin = counts[d];
-    if (begin[digit_of(keys[0], kShifts[d])] == keys.size()) continue;
-    uint32_t sum = 0;
-    for (uint32_t& count : begin) sum += std::exchange(count, sum);
-    for (const uint64_t key : keys) other[begin[digit_of(key, kShifts[d])]++] = key;
-    keys.swap(other);
-  }
-}
+ private:
+  std::array<double, 4> lanes_{};
+};
 
 }  // namespace
 
@@ -92,59 +73,102 @@ double TokenizerReport::truncated_counts() const {
 Tokenizer::Tokenizer(const Vocabulary& vocabulary, const TokenizerConfig& config)
     : max_genes_(static_cast<std::size_t>(config.max_tokens - (config.add_cls ? 1 : 0))),
       add_cls_(config.add_cls) {
-  SCRNA_CHECK(vocabulary.size() <= 1 << (2 * kDigitBits), "{} tokens do not fit the sort key",
-              vocabulary.size());
   medians_.assign(static_cast<std::size_t>(vocabulary.size()), 1.0F);
   for (int32_t token = Vocabulary::kNumSpecial; token < vocabulary.size(); ++token) {
     medians_[static_cast<std::size_t>(token)] = vocabulary.gene(token).median;
   }
-  counts_.assign(medians_.size(), 0.0F);
+  count_of_token_.assign(medians_.size(), 0.0F);
 }
 
 CellSummary Tokenizer::tokenize(const GeneMap& map, std::span<const int32_t> genes,
                                 std::span<const float> values, std::vector<int32_t>& out) {
   CellSummary cell;
-  tokens_.clear();
-  for (std::size_t i = 0; i < genes.size(); ++i) {
-    const float value = values[i];
-    if (!(value > 0)) continue;
-    ++cell.expressed_genes;
-    cell.counts += value;
-    const int32_t token = map.tokens[static_cast<std::size_t>(genes[i])];
-    if (token == Vocabulary::kUnk) continue;
-    cell.vocabulary_counts += value;
-    float& count = counts_[static_cast<std::size_t>(token)];
-    if (count == 0) tokens_.push_back(token);
-    count += value;
-  }
-  keys_.resize(tokens_.size());
-  for (std::size_t i = 0; i < tokens_.size(); ++i) {
-    const auto token = static_cast<std::size_t>(tokens_[i]);
-    keys_[i] = key_of(counts_[token] / medians_[token], tokens_[i]);
-  }
-  sort_keys();
-  const std::size_t num_kept = std::min(keys_.size(), max_genes_);
-  cell.vocabulary_genes = static_cast<int64_t>(keys_.size());
-  cell.kept_genes = static_cast<int64_t>(num_kept);
-  cell.kept_counts = cell.vocabulary_counts;
-  if (add_cls_) out.push_back(Vocabulary::kCls);
-  const std::size_t begin = out.size();
-  out.resize(begin + num_kept);
-  for (std::size_t i = 0; i < num_kept; ++i)
-    out[begin + i] = static_cast<int32_t>(static_cast<uint32_t>(keys_[i]));
-  for (std::size_t i = num_kept; i < keys_.size(); ++i) {
-    cell.kept_counts -= counts_[static_cast<std::size_t>(static_cast<uint32_t>(keys_[i]))];
-  }
-  for (const int32_t token : tokens_) counts_[static_cast<std::size_t>(token)] = 0;
+  collect<true>(map, genes, values, cell);
+  const std::size_t begin = append_sorted(out);
+  cell.vocabulary_genes = static_cast<int64_t>(num_collected_);
+  cell.kept_genes = static_cast<int64_t>(out.size() - begin);
+  cell.kept_counts = cell.kept_genes == cell.vocabulary_genes
+                         ? cell.vocabulary_counts
+                         : counts_of(std::span<const int32_t>(out).subspan(begin));
   return cell;
 }
 
-void Tokenizer::sort_keys() {
-  if (keys_.size() < kRadixFrom) {
-    std::sort(keys_.begin(), keys_.end());
-  } else {
-    radix_sort(keys_, other_);
+void Tokenizer::append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+                       std::vector<int32_t>& out) {
+  CellSummary unused;
+  collect<false>(map, genes, values, unused);
+  append_sorted(out);
+}
+
+// What was collected, in its order; returns where in `out` the genes begin.
+std::size_t Tokenizer::append_sorted(std::vector<int32_t>& out) {
+  for (std::size_t i = 0; i < num_collected_; ++i)
+    keys_[i] = key_of(counts_[i] / medians_[static_cast<std::size_t>(tokens_[i])]);
+  if (add_cls_) out.push_back(Vocabulary::kCls);
+  const std::size_t begin = out.size(), num_kept = std::min(num_collected_, max_genes_);
+  out.resize(begin + num_kept);
+  sorter_.smallest_first(std::span(keys_).first(num_collected_),
+                         std::span<const int32_t>(tokens_).first(num_collected_), num_kept,
+                         out.data() + begin);
+  return begin;
+}
+
+// The genes of the vocabulary that the cell expresses, with their counts.
+template <bool kSummary>
+void Tokenizer::collect(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+                        CellSummary& cell) {
+  if (keys_.size() < genes.size()) {
+    keys_.resize(genes.size());
+    counts_.resize(genes.size());
+    tokens_.resize(genes.size());
   }
+  Sum all, known;
+  std::size_t count = 0;
+  int64_t num_expressed = 0;
+  for (std::size_t i = 0; i < genes.size(); ++i) {
+    const bool is_expressed = values[i] > 0;  // false for NaN
+    const float value = is_expressed ? values[i] : 0.0F;
+    const int32_t token = map.tokens[static_cast<std::size_t>(genes[i])];
+    const bool is_kept = is_expressed && token != Vocabulary::kUnk;
+    if constexpr (kSummary) {
+      num_expressed += is_expressed ? 1 : 0;
+      all.add(i, value);
+      known.add(i, is_kept ? value : 0.0F);
+    }
+    tokens_[count] = token;  // overwritten by the next one when not kept
+    counts_[count] = value;
+    count += is_kept ? 1 : 0;
+  }
+  cell.expressed_genes = num_expressed;
+  cell.counts = all.total();
+  cell.vocabulary_counts = known.total();
+  num_collected_ = map.has_duplicates ? sum_duplicates(count) : count;
+}
+
+// Columns of the same gene become one, in the place of the first; their counts are summed in the order of
+// columns.
+std::size_t Tokenizer::sum_duplicates(std::size_t count) {
+  std::size_t num_genes = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const int32_t token = tokens_[i];
+    float& sum = count_of_token_[static_cast<std::size_t>(token)];
+    if (sum == 0) tokens_[num_genes++] = token;
+    sum += counts_[i];
+  }
+  for (std::size_t i = 0; i < num_genes; ++i)
+    counts_[i] = std::exchange(count_of_token_[static_cast<std::size_t>(tokens_[i])], 0.0F);
+  return num_genes;
+}
+
+// Of some of the tokens collected.
+double Tokenizer::counts_of(std::span<const int32_t> some_tokens) {
+  for (std::size_t i = 0; i < num_collected_; ++i)
+    count_of_token_[static_cast<std::size_t>(tokens_[i])] = counts_[i];
+  Sum sum;
+  for (std::size_t i = 0; i < some_tokens.size(); ++i)
+    sum.add(i, count_of_token_[static_cast<std::size_t>(some_tokens[i])]);
+  for (std::size_t i = 0; i < num_collected_; ++i) count_of_token_[static_cast<std::size_t>(tokens_[i])] = 0;
+  return sum.total();
 }
 
 }  // namespace scrna::data

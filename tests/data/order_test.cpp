@@ -1,10 +1,14 @@
 #include "lib/data/order.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <numeric>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
@@ -95,6 +99,61 @@ TEST(EpochOrder, MixesCellsThatAreNeighboursInTheFile) {
   for (std::size_t i = 1; i < position.size(); ++i)
     distance += std::abs(static_cast<double>(position[i] - position[i - 1]));
   EXPECT_NEAR(distance / 4999, 5000.0 / 3, 0.1 * 5000 / 3);
+}
+
+// How much two neighbours of the stream tell of each other, and how far the mean of a batch strays, for cells
+// whose property is their place in the file: the hardest case, a file sorted by what matters. 1,000,000
+// cells.
+struct Quality {
+  double neighbour_correlation = 0;
+  double batch_spread = 0;  // standard deviation of the means of 256 cells over that of a full shuffle
+};
+Quality quality_of(int32_t block_cells, int64_t window_cells) {
+  const std::vector<int32_t> sizes(static_cast<std::size_t>(1000000 / block_cells), block_cells);
+  const EpochOrder order(sizes, window_cells, 1, 0);
+  const auto num_cells = static_cast<double>(order.num_cells());
+  std::vector<double> stream;  // places, scaled to mean 0 and variance 1
+  for (int64_t window = 0; window < order.num_windows(); ++window) {
+    const auto blocks = order.window_blocks(window);
+    for (const uint32_t cell : order.window_shuffle(window)) {
+      const double place =
+          static_cast<double>(blocks[cell / static_cast<uint32_t>(block_cells)]) * block_cells +
+          cell % static_cast<uint32_t>(block_cells);
+      stream.push_back((place / num_cells - 0.5) * std::sqrt(12.0));
+    }
+  }
+  Quality quality;
+  for (std::size_t i = 0; i + 1 < stream.size(); ++i)
+    quality.neighbour_correlation += stream[i] * stream[i + 1] / static_cast<double>(stream.size() - 1);
+  constexpr std::size_t kBatch = 256;
+  double squares = 0;
+  const std::size_t num_batches = stream.size() / kBatch;
+  for (std::size_t batch = 0; batch < num_batches; ++batch) {
+    const auto begin = stream.begin() + static_cast<std::ptrdiff_t>(batch * kBatch);
+    const double mean = std::accumulate(begin, begin + kBatch, 0.0) / kBatch;
+    squares += mean * mean / static_cast<double>(num_batches);
+  }
+  quality.batch_spread = std::sqrt(squares * kBatch);
+  return quality;
+}
+
+TEST(EpochOrder, CensusOfShuffleQuality) {
+  std::cout << "block  window  correlation  expected  spread of batch means  expected\n";
+  for (const auto& [block, window] :
+       {std::pair{128, 1024}, {128, 8192}, {128, 65536}, {16, 8192}, {128, 1000000}}) {
+    const Quality quality = quality_of(block, window);
+    // Two cells of a window are from one block, and then alike, with probability (block - 1) / (window - 1).
+    const double rho = window >= 999936 ? 0 : (block - 1.0) / (window - 1.0);
+    const double spread = std::sqrt(1 + 255 * rho);
+    std::cout << fmt::format("{:>5}{:>8}{:>13.4f}{:>10.4f}{:>23.2f}{:>10.2f}\n", block, window,
+                             quality.neighbour_correlation, rho, quality.batch_spread, spread);
+    // Means of 1,000,000 / window windows of window / block blocks: 6 standard errors of a variance estimated
+    // so.
+    const double error = 6 * (rho * std::sqrt(2.0 * window / 1e6) + 1e-3);
+    EXPECT_NEAR(quality.neighbour_correlation, rho, error);
+    EXPECT_NEAR(quality.batch_spread, spread,
+                spread * 6 * (std::sqrt(0.5 * window / 1e6) * std::sqrt(rho) + 0.012));
+  }
 }
 
 }  // namespace

@@ -151,6 +151,10 @@ TEST(Tokenizer, AgreesWithASlowIndependentOneFromOneGeneToSixteenThousand) {
       std::vector<int32_t> tokens;
       tokenizer.tokenize(map, cell.genes, cell.values, tokens);
       EXPECT_EQ(tokens, slow_tokens(vocabulary, columns, cell, 2048)) << "density " << density;
+      std::vector<int32_t> appended = {-1};
+      tokenizer.append(map, cell.genes, cell.values, appended);
+      tokens.insert(tokens.begin(), -1);
+      EXPECT_EQ(appended, tokens) << "density " << density;
     }
   }
 }

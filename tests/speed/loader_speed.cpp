@@ -2,7 +2,8 @@
 // it prints numbers for a human.
 //   loader_speed FILE.h5ad...                                   read, open, one epoch
 //   loader_speed --read FILE.h5ad                               only read X once, in blocks of 128 cells
-//   loader_speed --synthesize CELLS GENES MEDIAN FILE.h5ad      make a file to try it on
+//   loader_speed --epoch VOCABULARY.tsv WINDOW FILE.h5ad...     scan and one epoch with windows of that many
+//   cells loader_speed --synthesize CELLS GENES MEDIAN FILE.h5ad      make a file to try it on
 #include <algorithm>
 #include <iostream>
 #include <optional>
@@ -98,6 +99,35 @@ void measure(const std::vector<std::string>& files) {
   });
 }
 
+// With a vocabulary at hand: what a run does that is larger than memory (larger_than_memory.sh).
+void one_epoch(const std::string& vocabulary, int64_t window_cells, const std::string& cache,
+               const std::vector<std::string>& files) {
+  DataConfig config;
+  config.files = files;
+  config.shuffle_window_cells = window_cells;
+  config.cache = cache;
+  std::optional<Corpus> corpus;
+  timed(fmt::format("open {} file(s){}, {} threads", files.size(), cache.empty() ? " and scan" : " and cache",
+                    config.num_workers),
+        [&] {
+          Vocabulary known = Vocabulary::load(vocabulary);
+          std::vector<CellSource> sources = open_sources(config, &known);
+          corpus.emplace(std::move(sources), std::move(known), config, TokenizerConfig{});
+          return corpus->total_report().cells;
+        });
+  std::optional<TrainLoader> loader;
+  int64_t cells = 0;
+  timed("first batch of 256", [&] {
+    loader.emplace(*corpus, loader_options(config, MaskingConfig{}, 0, 256));
+    return cells = loader->next().num_cells;
+  });
+  timed(fmt::format("the rest of the epoch, windows of {}", window_cells), [&] {
+    const int64_t before = cells;
+    while (cells < corpus->num_training_cells()) cells += loader->next().num_cells;
+    return cells - before;
+  });
+}
+
 void synthesize_file(char** arguments) {
   SynthesizeOptions options;
   options.cells = std::stoll(arguments[0]);
@@ -110,7 +140,9 @@ void synthesize_file(char** arguments) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: loader_speed [--read] FILE.h5ad... | --synthesize CELLS GENES MEDIAN FILE.h5ad\n";
+    std::cerr << "usage: loader_speed [--read] FILE.h5ad... | --epoch VOCABULARY.tsv WINDOW FILE.h5ad... | "
+                 "--cached CACHE WINDOW FILE.h5ad... | "
+                 "--synthesize CELLS GENES MEDIAN FILE.h5ad\n";
     return 2;
   }
   scrna::log::set_console_level(scrna::log::Level::kWarning);
@@ -118,6 +150,11 @@ int main(int argc, char** argv) {
     const std::string first = argv[1];
     if (first == "--synthesize" && argc == 6) {
       synthesize_file(argv + 2);
+    } else if (first == "--epoch" && argc >= 5) {
+      one_epoch(argv[2], std::stoll(argv[3]), "", {argv + 4, argv + argc});
+    } else if (first == "--cached" && argc >= 5) {
+      one_epoch(std::string(argv[2]) + "/vocabulary.tsv", std::stoll(argv[3]), argv[2],
+                {argv + 4, argv + argc});
     } else if (first == "--read" && argc == 3) {
       const auto matrix = AnnDataFile(argv[2]).open_matrix("X");
       timed(fmt::format("read X ({}) once", name_of(matrix->layout())), [&] { return read_all(*matrix); });
