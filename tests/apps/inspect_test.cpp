@@ -56,7 +56,7 @@ TEST_F(Inspect, SeveralFilesAreAnArrayAndAnUnreadableOneAmongThemIsNamed) {
   EXPECT_TRUE(contains(result.err, missing)) << result.err;
 }
 
-TEST_F(Inspect, TheTextSaysWhatToDoNext) {
+TEST_F(Inspect, TheTextNamesTheNextCommand) {
   const auto result = scrna_train({"inspect", path_, "--max-tokens", "16"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   for (const char* part : {"60 cells x 50 genes", "cell_type", "expressed genes", "16 tokens cut",

@@ -23,9 +23,7 @@ class Launch : public testing::Test {
  protected:
   void SetUp() override {
     test::synthesize_small(cells_);
-    std::ofstream(config_) << "data: {files: " << cells_ << ", heldout_fraction: 0.2, min_genes: 5}\n"
-                           << "tokenizer: {max_tokens: 16}\n"
-                           << "model: {num_layers: 1, width: 16, num_heads: 2, feed_forward_width: 32}\n"
+    std::ofstream(config_) << test::small_model_config(cells_)
                            << "optim: {learning_rate: 0.001, warmup_steps: 1}\n"
                            << "train: {steps: 120, global_batch_cells: 8, device: cpu, num_threads: 1}\n"
                            << "heldout: {every_steps: 0}\n"

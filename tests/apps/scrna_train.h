@@ -36,6 +36,14 @@ inline void expect_failure(const ProcessResult& result, int exit_code,
     EXPECT_TRUE(contains(result.err, part)) << "no '" << part << "' in: " << result.err;
 }
 
+/// The first lines of a configuration that trains a tiny model on that file on the CPU: data, tokenizer and model.
+inline std::string small_model_config(const std::filesystem::path& cells) {
+  return "data: {files: " + cells.string() +
+         ", heldout_fraction: 0.2, min_genes: 5}\n"
+         "tokenizer: {max_tokens: 16}\n"
+         "model: {num_layers: 1, width: 16, num_heads: 2, feed_forward_width: 32}\n";
+}
+
 /// A small valid file made by the program itself: 60 cells x 50 genes.
 inline void synthesize_small(const std::filesystem::path& path) {
   const ProcessResult result = scrna_train({"synthesize", "--out", path.string(), "--cells", "60", "--genes",

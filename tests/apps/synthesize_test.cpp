@@ -27,7 +27,7 @@ std::size_t files_in(const std::filesystem::path& folder) {
       std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator()));
 }
 
-TEST(Synthesize, TheClosingLinesSayWhatWasMadeAndWhatToDoNext) {
+TEST(Synthesize, TheClosingLinesSayWhatWasMadeAndNameTheNextCommand) {
   const test::TempDir folder;
   const auto result = scrna_train(small(folder / "cells.h5ad"));
   EXPECT_EQ(result.exit_code, 0) << result.err;

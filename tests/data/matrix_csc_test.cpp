@@ -68,7 +68,7 @@ TEST(CscMatrix, SeveralBandsGiveWhatTheRowsHold) {
   EXPECT_EQ(wrong, (std::vector<int64_t>{0, 0}));
 }
 
-TEST(CscMatrix, WithoutTemporarySpaceTheErrorSaysWhatToDo) {
+TEST(CscMatrix, WithoutTemporarySpaceTheErrorNamesAWayOut) {
   const test::TempDir folder;
   write_small_file(folder / "f.h5ad", [](H5Builder& h5) {
     h5.sparse<float, int32_t>("X", "csc_matrix", 4, 3, {1, 4, 3, 5, 2, 6}, {0, 3, 2, 3, 0, 3}, {0, 2, 4, 6});
