@@ -4,7 +4,7 @@
 # rows, as Markdown on stdout. MODEL is a name of configs/: 160m 70m 400m unless some are named. Each row takes about
 # ten seconds on an H200. A row that cannot be measured says why on stderr; the others go on, and the exit status is 1.
 #   models      contexts 8192, 4096, 2048; lengths as in CELLxGENE and full; sigmoid and softmax attention
-#   160m, too   the fast sigmoid; train.recompute feed_forward and block
+#   160m, too   the fast sigmoid; the residual stream in bf16; train.recompute feed_forward and block
 # Options:
 #   --program   the scrna-train to measure; default: build/release/bin/scrna-train
 #   --device    of the rows; cpu is for trying the script out
@@ -56,6 +56,7 @@ for model in "${models[@]}"; do
   done
   [ "$model" = 160m ] || continue
   for lengths in cellxgene full; do row "$model" --lengths "$lengths" --set model.attention_precision=fast; done
+  for lengths in cellxgene full; do row "$model" --lengths "$lengths" --set model.residual_precision=bf16; done
   for recompute in feed_forward block; do row "$model" --set "train.recompute=$recompute"; done
 done
 exit "$failed"

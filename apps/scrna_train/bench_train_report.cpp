@@ -123,13 +123,15 @@ std::string train_bench_row(const TrainBenchReport& report) {
   const std::string attention = config.model.attention == model::Attention::kSigmoid
                                     ? fmt::format("sigmoid, {}", name_of(config.model.attention_precision))
                                     : "softmax";
+  const bool rounds_residual = config.model.residual_precision == model::ResidualPrecision::kBf16;
   const int64_t bytes = result.memory ? result.memory->peak_bytes : result.peak_resident_bytes;
   return fmt::format(
-      "| {:.4g}M | {} cells, {}, {} | {} | {} | {} | {:.1f} | {:.4g} | {} | {:.3g} | {:.1f} % | {:.1f} GB "
+      "| {:.4g}M | {} cells, {}, {} | {} | {}{} | {} | {:.1f} | {:.4g} | {} | {:.3g} | {:.1f} % | {:.1f} GB "
       "|\n",
       static_cast<double>(result.parameters) * 1e-6, result.load.cells, name_of(report.options.lengths),
       grouped(report.options.context), grouped(result.load.tokens), attention,
-      name_of(config.train.recompute), result.median_milliseconds, result.per_second(result.load.cells),
+      rounds_residual ? ", bf16 residual" : "", name_of(config.train.recompute), result.median_milliseconds,
+      result.per_second(result.load.cells),
       grouped(static_cast<int64_t>(result.per_second(result.load.tokens))), result.flop_per_second() * 1e-12,
       100 * result.mfu(), static_cast<double>(bytes) / 1e9);
 }
@@ -144,6 +146,7 @@ nlohmann::ordered_json train_bench_json(const TrainBenchReport& report) {
                       {"vocabulary", report.options.vocabulary},
                       {"attention", name_of(config.model.attention)},
                       {"attention_precision", name_of(config.model.attention_precision)},
+                      {"residual_precision", name_of(config.model.residual_precision)},
                       {"num_layers", config.model.num_layers},
                       {"width", config.model.width},
                       {"num_heads", config.model.num_heads},

@@ -61,6 +61,10 @@ class Declarer {
 
 }  // namespace
 
+at::ScalarType residual_type(const ModelConfig& config, at::ScalarType compute_type) {
+  return config.residual_precision == ResidualPrecision::kBf16 ? compute_type : at::kFloat;
+}
+
 std::string layer_name(int64_t index) { return fmt::format("layer_{:02}", index); }
 
 Encoder::Encoder(const ModelConfig& config, int64_t vocabulary_size, int64_t max_tokens, uint64_t seed,
@@ -105,7 +109,8 @@ at::Tensor Encoder::embed(const TokenTensors& input, const std::optional<ops::Ce
                       input.max_cell_tokens, max_tokens_);
   }
   const at::NoGradGuard no_grad;
-  return ops::embed({gene_embedding_, input.tokens}, {rank_embedding_, input.ranks}, at::kFloat, dropout);
+  return ops::embed({gene_embedding_, input.tokens}, {rank_embedding_, input.ranks},
+                    residual_type(config_, compute_type()), dropout);
 }
 
 at::Tensor Encoder::hidden_after_blocks(const at::Tensor& embedding, const TokenTensors& input,

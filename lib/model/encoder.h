@@ -115,4 +115,7 @@ class Encoder {
 /// Name of block `index` in parameter names and metrics: "layer_00".
 std::string layer_name(int64_t index);
 
+/// Type of the residual stream: fp32 unless the configuration asks for bf16 and the compute type is bf16.
+at::ScalarType residual_type(const ModelConfig& config, at::ScalarType compute_type);
+
 }  // namespace scrna::model

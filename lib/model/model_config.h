@@ -35,6 +35,13 @@ constexpr auto enum_names(AttentionPrecision) {
                     std::pair{std::string_view("fast"), AttentionPrecision::kFast}};
 }
 
+/// Of the residual stream in a pass that computes in bf16.
+enum class ResidualPrecision { kFp32, kBf16 };
+constexpr auto enum_names(ResidualPrecision) {
+  return std::array{std::pair{std::string_view("fp32"), ResidualPrecision::kFp32},
+                    std::pair{std::string_view("bf16"), ResidualPrecision::kBf16}};
+}
+
 struct ModelConfig {
   Attention attention = Attention::kSigmoid;
   int64_t num_layers = 12;            // L
@@ -47,6 +54,7 @@ struct ModelConfig {
   AttentionKernel attention_kernel = AttentionKernel::kAuto;
   AttentionPrecision attention_precision = AttentionPrecision::kExact;
   bool attention_deterministic = false;
+  ResidualPrecision residual_precision = ResidualPrecision::kFp32;
 
   template <class V>
   void visit(V&& v) {
@@ -73,8 +81,14 @@ struct ModelConfig {
       "attention "
       "are always exact");
     v("attention_deterministic", attention_deterministic,
-      "on a GPU: gradients of attention summed in a fixed order, so that a run done again, resumed or with other "
-      "train.recompute has the same bits; attention's backward pass takes up to half as long again. The CPU's always are");
+      "on a GPU: gradients of attention summed in a fixed order, so that a run done again, resumed or with "
+      "other "
+      "train.recompute has the same bits; attention's backward pass takes up to half as long again. The "
+      "CPU's always are");
+    v("residual_precision", residual_precision,
+      "of the residual stream between blocks where train.precision is bf16. fp32: as PyTorch's autocast; "
+      "bf16: each "
+      "branch's sum is rounded, a step is some percent faster and takes a tenth less memory");
   }
 
   [[nodiscard]] int64_t head_width() const { return width / num_heads; }

@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/progress.h"
+#include "lib/model/encoder.h"
 #include "lib/ops/linear_cross_entropy.h"
 #include "lib/train/memory_advice.h"
 
@@ -23,8 +24,8 @@ constexpr int64_t kHeadRows = ops::LinearCrossEntropyOptions{}.rows_per_chunk;
 constexpr int64_t kHeadColumnMultiple = 64;
 /// Attention's gradient of Q is summed in fp32, in tiles of 64 tokens of one cell.
 constexpr int64_t kQueryTile = 64;
-/// Steps whose cells are on the device at once: the one that runs, the one enqueued behind it, and those that the
-/// feeder has copied ahead.
+/// Steps whose cells are on the device at once: the one that runs, the one enqueued behind it, and those that
+/// the feeder has copied ahead.
 constexpr int64_t kStepsAlive = 4;
 
 class Ledger {
@@ -62,7 +63,8 @@ class Pass {
     const model::ModelConfig& model = problem.model;
     const auto compute = static_cast<int64_t>(c10::elementSize(problem.compute_type));
     const int64_t tokens = problem.tokens;
-    stream_ = tokens * model.width * kFp32;
+    stream_ = tokens * model.width *
+              static_cast<int64_t>(c10::elementSize(model::residual_type(model, problem.compute_type)));
     branch_ = tokens * model.width * compute;
     qkv_ = 3 * branch_;
     inner_ = tokens * model.feed_forward_width * compute;
@@ -244,11 +246,11 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
                 problem.buffer_elements * static_cast<int64_t>(c10::elementSize(problem.compute_type)));
   }
   ledger.take(kWorkspace, kLibraryWorkspaceBytes);
-  const int64_t bytes_of_pass =
-      kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells);
-  const double passes = problem.tokens > 0 ? static_cast<double>(std::max(problem.step_tokens, problem.tokens)) /
-                                                 static_cast<double>(problem.tokens)
-                                           : 1.0;
+  const int64_t bytes_of_pass = kInt64 * (2 * problem.tokens + 2 * problem.masked_tokens + 2 * problem.cells);
+  const double passes = problem.tokens > 0
+                            ? static_cast<double>(std::max(problem.step_tokens, problem.tokens)) /
+                                  static_cast<double>(problem.tokens)
+                            : 1.0;
   ledger.take(kBatch, kStepsAlive * std::llround(passes * static_cast<double>(bytes_of_pass)));
   Pass(problem, ledger).run();
   SCRNA_CHECK(ledger.held(kActivations) == 0 && ledger.held(kTransient) == 0,
@@ -263,16 +265,16 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
   const int64_t longest = std::min(longest_cell_tokens, config.tokenizer.max_tokens);
   const int64_t tokens = std::min(std::max(config.data.tokens_per_micro_batch, longest),
                                   config.train.global_batch_cells * longest);
-  return {.model = config.model,
-          .vocabulary_size = vocabulary_size,
-          .buffer_elements = buffer_elements,
-          .compute_type = compute_type,
-          .recompute = config.train.recompute,
-          .tokens = tokens,
-          .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
-          .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
-          .step_tokens =
-              std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells))};
+  return {
+      .model = config.model,
+      .vocabulary_size = vocabulary_size,
+      .buffer_elements = buffer_elements,
+      .compute_type = compute_type,
+      .recompute = config.train.recompute,
+      .tokens = tokens,
+      .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
+      .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
+      .step_tokens = std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells))};
 }
 
 std::string plan_words(const MemoryPlan& plan, int64_t tokens) {

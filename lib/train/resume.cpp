@@ -15,8 +15,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
-// have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
+// Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps.
+// data.files may have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary
+// is checked by its hash.
 constexpr std::array<std::string_view, 17> kFree = {"run.",
                                                     "checkpoint.",
                                                     "heldout.",
@@ -35,12 +36,13 @@ constexpr std::array<std::string_view, 17> kFree = {"run.",
                                                     "model.attention_kernel",
                                                     "model.attention_deterministic"};
 // Settings that a user may mean to change, though the curve is another one from there on.
-constexpr std::array<std::string_view, 4> kBendsTheCurve = {"optim.", "masking.", "model.dropout",
-                                                            "model.attention_precision"};
+constexpr std::array<std::string_view, 5> kBendsTheCurve = {
+    "optim.", "masking.", "model.dropout", "model.attention_precision", "model.residual_precision"};
 
 bool is_among(std::span<const std::string_view> names, std::string_view path) {
-  return std::ranges::any_of(
-      names, [&](std::string_view name) { return name.ends_with('.') ? path.starts_with(name) : path == name; });
+  return std::ranges::any_of(names, [&](std::string_view name) {
+    return name.ends_with('.') ? path.starts_with(name) : path == name;
+  });
 }
 
 }  // namespace
@@ -70,7 +72,8 @@ std::optional<ResumePoint> resume_or_begin(const fs::path& run_dir) {
 
 ResumePoint find_resume_point(const std::string& argument, const fs::path& run_dir) {
   if (argument == "latest") {
-    if (run_dir.empty()) throw ConfigError("--resume latest needs run.dir, or give the run's folder: --resume PATH");
+    if (run_dir.empty())
+      throw ConfigError("--resume latest needs run.dir, or give the run's folder: --resume PATH");
     if (!fs::exists(run_dir / "config.yaml")) {
       throw ConfigError("--resume latest: {} is not a run directory; leave out --resume to begin the run",
                         run_dir.string());
@@ -98,7 +101,8 @@ void require_compatible(const TrainConfig& before, const TrainConfig& now, const
   }
   if (!refused.empty()) {
     throw ConfigError(
-        "--resume: these settings differ from {} and cannot change within a run: {}. Use the run's own settings, or "
+        "--resume: these settings differ from {} and cannot change within a run: {}. Use the run's own "
+        "settings, or "
         "begin a new run",
         (run_directory / "config.yaml").string(), refused);
   }

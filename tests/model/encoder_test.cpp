@@ -73,6 +73,23 @@ TEST(Encoder, TheConfiguredPrecisionReachesAttentionAndTheProcessorIsAlwaysExact
   EXPECT_EQ(loss_of(encoder, cells), loss_of(Encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU), cells));
 }
 
+TEST(Encoder, TheResidualStreamIsRoundedOnlyWhereAskedForAndOnlyInBf16) {
+  ModelConfig rounded = tiny();
+  rounded.residual_precision = ResidualPrecision::kBf16;
+  EXPECT_EQ(residual_type(tiny(), at::kBFloat16), at::kFloat);
+  EXPECT_EQ(residual_type(rounded, at::kBFloat16), at::kBFloat16);
+  EXPECT_EQ(residual_type(rounded, at::kFloat), at::kFloat);
+  const PackedMicroBatch cells = pack({{1, 20}, {2, 32}});
+  const auto loss = [&](const ModelConfig& config, at::ScalarType type) {
+    return loss_of(Encoder(config, kVocabulary, kMaxTokens, 42, at::kCPU, type), cells);
+  };
+  const double exact = loss(tiny(), at::kFloat);
+  EXPECT_EQ(loss(rounded, at::kFloat), exact);
+  const double wide = loss(tiny(), at::kBFloat16), narrow = loss(rounded, at::kBFloat16);
+  EXPECT_NE(wide, narrow);
+  for (const double other : {wide, narrow}) EXPECT_NEAR(other, exact, 5e-3 * exact);
+}
+
 TEST(Encoder, TheSameSeedGivesTheSameModelAndAnotherAnother) {
   const Encoder a(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU),
       b(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);

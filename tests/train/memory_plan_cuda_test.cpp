@@ -50,11 +50,18 @@ TEST_F(MemoryOnGpu, ThePlanIsWithinTenPercentOfThePeak) {
   measure_matrix_ceiling(at::kCUDA, at::kBFloat16,
                          0.001);  // the allocator is there, cuBLAS has its workspace
   const GlobalBatch batch = cells(32, 1024);
-  for (const model::Attention attention : {model::Attention::kSigmoid, model::Attention::kSoftmax}) {
+  using enum model::Attention;
+  using enum model::ResidualPrecision;
+  for (const auto& [attention, residual] :
+       {std::pair(kSigmoid, kFp32), std::pair(kSigmoid, kBf16), std::pair(kSoftmax, kFp32)}) {
     for (const auto& [name, recompute] : model::enum_names(model::Recompute{})) {
       TrainConfig config;
-      config.model = {
-          .attention = attention, .num_layers = 6, .width = 512, .num_heads = 8, .feed_forward_width = 2048};
+      config.model = {.attention = attention,
+                      .num_layers = 6,
+                      .width = 512,
+                      .num_heads = 8,
+                      .feed_forward_width = 2048,
+                      .residual_precision = residual};
       config.tokenizer.max_tokens = 1024;
       config.train.recompute = recompute;
       int64_t buffer_elements = 0;
@@ -68,9 +75,10 @@ TEST_F(MemoryOnGpu, ThePlanIsWithinTenPercentOfThePeak) {
                                            .masked_tokens = batch.num_masked,
                                            .cells = batch.num_cells});
       EXPECT_NEAR(static_cast<double>(plan.total_bytes()), measured, kAgreement * measured)
-          << name << (attention == model::Attention::kSigmoid ? ", sigmoid" : ", softmax")
-          << ", most at: " << plan.moment;
-      RecordProperty(std::string(name) + (attention == model::Attention::kSigmoid ? "_sigmoid" : "_softmax"),
+          << name << (attention == kSigmoid ? ", sigmoid" : ", softmax")
+          << (residual == kBf16 ? ", bf16 residual" : "") << ", most at: " << plan.moment;
+      RecordProperty(std::string(name) + (attention == kSigmoid ? "_sigmoid" : "_softmax") +
+                         (residual == kBf16 ? "_bf16_residual" : ""),
                      fmt::format("planned {:.3f} GB, measured {:.3f} GB",
                                  static_cast<double>(plan.total_bytes()) / 1e9, measured / 1e9));
     }

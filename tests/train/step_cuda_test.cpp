@@ -88,9 +88,13 @@ double distance(const std::vector<StepReport>& a, const std::vector<StepReport>&
 // How far bf16 takes a run from fp32 is measured by bf16 on the CPU.
 TEST_F(TrainStepOnGpu, InBf16FollowsFp32OnTheCpuForFiftyStepsAsCloselyAsBf16OnTheCpu) {
   constexpr int64_t kSteps = 50;
-  for (const model::Attention attention : {model::Attention::kSigmoid, model::Attention::kSoftmax}) {
+  using enum model::Attention;
+  using enum model::ResidualPrecision;
+  for (const auto& [attention, residual] :
+       {std::pair(kSigmoid, kFp32), std::pair(kSigmoid, kBf16), std::pair(kSoftmax, kFp32)}) {
     TrainConfig config = small();
     config.model.attention = attention;
+    config.model.residual_precision = residual;
     const auto gpu = Training(config, at::kCUDA, at::kBFloat16).train(kSteps);
     const auto bf16 = Training(config, at::kCPU, at::kBFloat16).train(kSteps);
     const auto fp32 = Training(config, at::kCPU, at::kFloat).train(kSteps);
