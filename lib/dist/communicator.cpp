@@ -150,6 +150,42 @@ Work Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) {
   return work;
 }
 
+at::Tensor Communicator::own_part(const at::Tensor& tensor) const {
+  SCRNA_CHECK(tensor.dim() == 1 && tensor.numel() > 0 && tensor.numel() % world_.num_ranks == 0,
+              "{} elements in {} equal parts", tensor.numel(), world_.num_ranks);
+  const int64_t part = tensor.numel() / world_.num_ranks;
+  return tensor.narrow(0, world_.rank * part, part);
+}
+
+// NCCL does both in place; Gloo works on a copy and writes the result on wait().
+Work Communicator::reduce_scatter(const at::Tensor& tensor) {
+  Work work;
+  if (!groups_) return work;
+  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  at::Tensor part = own_part(tensor), all = tensor;
+  try {
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_reduce_scatter_base(part, all), failed});
+  } catch (const std::exception& problem) {
+    fail("a sum over the ranks", problem);
+  }
+  return work;
+}
+
+Work Communicator::all_gather_parts(const at::Tensor& tensor) {
+  Work work;
+  if (!groups_) return work;
+  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  at::Tensor part = own_part(tensor), all = tensor;
+  try {
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_allgather_base(all, part), failed});
+  } catch (const std::exception& problem) {
+    fail("an exchange between the ranks", problem);
+  }
+  return work;
+}
+
 Work Communicator::broadcast(const at::Tensor& tensor, int64_t root) {
   Work work;
   if (!groups_) return work;

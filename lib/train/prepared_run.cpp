@@ -18,12 +18,17 @@
 #include "lib/data/build_vocabulary.h"
 #include "lib/data/cell_source.h"
 #include "lib/ops/residual_norm.h"
+#include "lib/train/gradient_reducer.h"
 
 namespace scrna::train {
 namespace {
 
 // fp32 value, gradient, AdamW's two moments; and a copy of the values where products are bf16.
-double bytes_per_parameter(at::ScalarType compute_type) { return compute_type == at::kFloat ? 16 : 18; }
+double model_bytes(const PreparedRun& run) {
+  const double bytes_per_value = run.compute_type == at::kFloat ? 8 : 10;
+  return bytes_per_value * static_cast<double>(run.encoder->parameters().values().numel()) +
+         8 * static_cast<double>(run.optimizer->mean().numel());
+}
 
 // Shows the passes over the cells, and ends them when a signal asks to stop.
 data::Progress show_passes() {
@@ -158,7 +163,8 @@ MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& ru
                             static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
 }
 
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device) {
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
+                    dist::Communicator& communicator) {
   if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   PreparedRun run;
   run.device = device;
@@ -168,13 +174,19 @@ PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& voca
   run.encoder = std::make_unique<model::Encoder>(config.model, run.corpus->vocabulary().size(),
                                                  config.tokenizer.max_tokens, config.train.seed, run.device, run.compute_type);
   const ops::ParameterSet& parameters = run.encoder->parameters();
-  run.optimizer = std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim);
+  if (config.dist.shard_optimizer && communicator.is_connected()) {
+    run.shards = std::make_unique<dist::Shards>(
+        communicator, gradient_buckets_of(*run.encoder, config.dist).buckets, ops::kParameterAlignment);
+  }
+  run.optimizer =
+      std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim,
+                                     run.shards ? run.shards->own() : std::vector<ElementRange>());
   if (run.device.is_cuda()) warn_of_slow_shapes(config.model);
   log::info("[model] {} parameters ({} layers x {}, {} heads, {} tokens in the vocabulary); weights, gradients and "
             "AdamW take {}B",
             short_count(static_cast<double>(parameters.num_elements())), config.model.num_layers, config.model.width,
             config.model.num_heads, run.corpus->vocabulary().size(),
-            short_count(bytes_per_parameter(run.compute_type) * static_cast<double>(parameters.values().numel())));
+            short_count(model_bytes(run)));
   log::info("[model] {} on {}, {}", run.encoder->describe_attention(), run.device.str(),
             run.compute_type == at::kBFloat16 ? "bf16 products, fp32 weights" : "fp32");
   if (!run.device.is_cpu()) tell_memory(config, run);

@@ -12,6 +12,7 @@
 #include "lib/data/corpus.h"
 #include "lib/data/loader.h"
 #include "lib/dist/communicator.h"
+#include "lib/dist/shards.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 #include "lib/train/memory_plan.h"
@@ -24,6 +25,7 @@ struct PreparedRun {
   at::ScalarType compute_type = at::kFloat;
   std::unique_ptr<data::Corpus> corpus;
   std::unique_ptr<model::Encoder> encoder;
+  std::unique_ptr<dist::Shards> shards;  // what the optimizer owns; null: everything
   std::unique_ptr<optim::AdamW> optimizer;
 };
 
@@ -34,8 +36,10 @@ at::Device choose_device(DeviceChoice choice, const dist::World& world);
 
 /// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the
 /// configuration says. Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted
-/// when a stop signal arrives meanwhile.
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device);
+/// when a stop signal arrives meanwhile. Says nothing to the other ranks; the communicator must outlive the
+/// result.
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
+                    dist::Communicator& communicator);
 
 /// The type of matrix products and attention on that device.
 at::ScalarType choose_compute_type(Precision precision, at::Device device);

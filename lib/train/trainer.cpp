@@ -56,7 +56,7 @@ class Trainer {
         directory_(directory),
         state_(std::move(state)),
         config_yaml_(config::dump(config)),
-        train_step_(*run.encoder, *run.optimizer, config, &communicator),
+        train_step_(*run.encoder, *run.optimizer, config, &communicator, run.shards.get()),
         meters_(config.model, run.corpus->vocabulary().size(), run.device,
                 matrix_ceiling(run, communicator.num_ranks())),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
@@ -197,11 +197,12 @@ class Trainer {
     require_same_weights(communicator_, *run_.encoder, *run_.optimizer,
                          fmt::format("after step {}", state_.step));
     result_.checkpoint = directory_.checkpoints() / checkpoint::folder_name(state_.step);
+    const Moments moments = collect_moments(*run_.optimizer, run_.shards.get());
     communicator_.together([&] {
       if (!communicator_.is_first()) return;
       metrics_->sync();
       result_.checkpoint = checkpoint::save(directory_.checkpoints(), state_.step,
-                                            snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_),
+                                            snapshot(*run_.encoder, moments, state_, config_yaml_),
                                             config_.checkpoint.keep_last);
     });
     last_saved_step_ = state_.step;
@@ -278,7 +279,7 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
     if (in_place) directory.emplace(RunDirectory::open(resume->run_directory));
   });
   Start start;
-  communicator.together([&] { start = prepare_start(config, resume, device); });
+  communicator.together([&] { start = prepare_start(config, resume, device, communicator); });
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   communicator.together([&] {
     RunDirectory made = !communicator.is_first() ? RunDirectory::unlocked(config.run.dir)
@@ -318,7 +319,7 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
     if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
       RunDirectory::require_free(config.run.dir);
     }
-    start = prepare_start(config, resume, device);
+    start = prepare_start(config, resume, device, communicator);
   });
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   data::TrainLoader loader(*start.run.corpus,
@@ -330,7 +331,9 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
   });
   const double begin_seconds = now_seconds();
   const StepReport report =
-      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator).launch(step.batch).wait();
+      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator, start.run.shards.get())
+          .launch(step.batch)
+          .wait();
   const double seconds = now_seconds() - begin_seconds;
   if (!report.is_finite) {
     throw NumericError(

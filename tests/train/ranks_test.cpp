@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <sstream>
 #include <string>
@@ -21,6 +22,7 @@
 #include "lib/core/signals.h"
 #include "lib/data/synthesize.h"
 #include "lib/train/agreement.h"
+#include "lib/train/prepared_run.h"
 #include "lib/train/trainer.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"
@@ -156,6 +158,103 @@ TEST_F(RanksTest, ARunResumedWithAnotherNumberOfRanksContinuesTheCurve) {
     EXPECT_NEAR(lines[i].value(key, 0.0), expected[i][key].get<double>(),
                 test::kRanksRelative * expected[i][key].get<double>());
     EXPECT_EQ(lines[i]["step"], expected[i]["step"]);
+  }
+}
+
+// Moments and weights of a checkpoint, by name.
+std::map<std::string, at::Tensor> tensors_of(const fs::path& checkpoint) {
+  const checkpoint::Contents contents = checkpoint::load(checkpoint);
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto* file : {&contents.model, &contents.optimizer})
+    for (const auto& [name, tensor] : file->tensors) tensors.emplace(name, tensor);
+  return tensors;
+}
+
+// Losses, norms and held-out losses; norms by layer as well; and what the last checkpoints hold. The model's
+// buckets are of 26, 8 and 3 rows of 1,024: parts that divide and parts that do not.
+TEST_F(RanksTest, AShardedOptimizerGivesTheCurveAndTheCheckpointOfAWholeOne) {
+  for (const int64_t ranks : {1, 2, 3, 4}) {
+    const TrainConfig whole = small("whole-" + std::to_string(ranks));
+    const TrainResult expected = train_with(ranks, whole);
+    TrainConfig config = small("sharded-" + std::to_string(ranks));
+    config.dist.shard_optimizer = true;
+    const TrainResult result = train_with(ranks, config);
+    expect_same_curve(config.run.dir, whole.run.dir, ranks == 1 ? 1e-12 : test::kShardedRelative);
+    const std::vector<Json> lines = lines_of(config.run.dir), wanted = lines_of(whole.run.dir);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      if (!wanted[i].contains("grad_norm_per_layer")) continue;
+      for (const auto& [layer, norm] : wanted[i]["grad_norm_per_layer"].items()) {
+        EXPECT_NEAR(lines[i]["grad_norm_per_layer"][layer].get<double>(), norm.get<double>(),
+                    test::kShardedRelative * norm.get<double>())
+            << layer;
+      }
+    }
+    const auto tensors = tensors_of(result.checkpoint), same = tensors_of(expected.checkpoint);
+    ASSERT_EQ(tensors.size(), same.size());
+    for (const auto& [name, tensor] : same) {
+      const double scale = tensor.abs().max().item<double>();
+      EXPECT_LT(tensors.at(name).sub(tensor).abs().max().item<double>(), test::kRanksRelative * scale) << name;
+    }
+  }
+}
+
+TEST_F(RanksTest, AShardedOptimizerKeepsOnlyItsPart) {
+  TrainConfig config = small("run");
+  config.dist.shard_optimizer = true;
+  for (const int64_t ranks : {2, 4}) {
+    test::run_good_ranks(ranks, [&](dist::Communicator& communicator) {
+      const PreparedRun run = prepare(config, "", at::kCPU, communicator);
+      const int64_t all = run.encoder->parameters().values().numel();
+      EXPECT_EQ(run.optimizer->mean().numel(), run.shards->num_own());
+      EXPECT_LE(run.optimizer->mean().numel(), all / ranks + 3 * ranks * ops::kParameterAlignment);
+    });
+  }
+  dist::Communicator alone;
+  EXPECT_EQ(prepare(config, "", at::kCPU, alone).shards, nullptr) << "alone there is nothing to share";
+}
+
+TEST_F(RanksTest, ARunGoesOnWithShardsAndWithoutOnAnyNumberOfRanks) {
+  TrainConfig whole = small("whole");
+  whole.heldout.every_steps = 0;
+  train(whole, std::nullopt);
+  TrainConfig parts = small("parts");
+  parts.heldout.every_steps = 0;
+  const auto go_on_with = [&](int64_t ranks, bool is_sharded, int64_t steps) {
+    parts.train.steps = steps;
+    parts.dist.shard_optimizer = is_sharded;
+    const bool is_new = !fs::exists(parts.run.dir);
+    train_with(ranks, parts,
+               is_new ? std::nullopt : std::optional(find_resume_point("latest", parts.run.dir)));
+  };
+  go_on_with(2, true, 3);
+  go_on_with(1, false, 5);
+  go_on_with(4, true, 8);
+  go_on_with(3, false, 9);
+  go_on_with(3, true, 12);
+  expect_same_curve(parts.run.dir, whole.run.dir, test::kRanksRelative);
+}
+
+TEST_F(RanksTest, ShardsSummedInBf16AndSmallBucketsGiveNearlyTheSameCurve) {
+  const TrainConfig one = small("one");
+  train(one, std::nullopt);
+  TrainConfig config = small("bf16");
+  config.dist.gradient_type = dist::GradientType::kBf16;
+  config.dist.shard_optimizer = true;
+  config.dist.bucket_megabytes = 1;
+  train_with(3, config);
+  expect_same_curve(config.run.dir, one.run.dir, test::kBf16GradientsRelative);
+}
+
+TEST_F(RanksTest, AShardedRunThatDivergesIsRefusedByEveryRankAlike) {
+  TrainConfig config = small("run");
+  config.optim.learning_rate = 1e30;
+  config.optim.clip_norm = 0;
+  config.dist.shard_optimizer = true;
+  for (const std::exception_ptr& problem : test::run_ranks(2, [&](dist::Communicator& communicator) {
+         train(config, std::nullopt, at::kCPU, communicator);
+       })) {
+    ASSERT_TRUE(problem);
+    EXPECT_THROW(std::rethrow_exception(problem), NumericError);
   }
 }
 
