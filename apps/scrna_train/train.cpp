@@ -120,6 +120,9 @@ std::string memory_table(const train::CheckReport& report) {
   }
   text += fmt::format("    {:<20}{:>10}B, most at: {}\n", "together",
                       train::short_count(static_cast<double>(report.plan.total_bytes())), report.plan.moment);
+  if (report.plan.nccl_bytes > 0)
+    text += fmt::format("    {:<20}{:>10}B besides\n", "NCCL",
+                        train::short_count(static_cast<double>(report.plan.nccl_bytes)));
   if (!report.measured) return text;
   const train::CheckReport::Measured& step = *report.measured;
   return text + fmt::format("    this step, of up to {} tokens a pass: predicted {:.2f} GB, measured {:.2f} GB of {:.1f} GB\n",

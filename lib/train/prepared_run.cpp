@@ -98,7 +98,7 @@ void tell_memory(const TrainConfig& config, const PreparedRun& run) {
   const DeviceMemory memory = device_memory(run.device);
   log::info("[memory] a step {}; {:.1f} GB of {:.1f} GB are free", plan_words(plan, problem.tokens),
             static_cast<double>(memory.free_bytes) / 1e9, static_cast<double>(memory.total_bytes) / 1e9);
-  const std::string warning = shortage(plan, memory, config);
+  const std::string warning = shortage(plan, memory, config, run.num_ranks);
   if (!warning.empty()) log::warning("[memory] {}", warning);
 }
 
@@ -157,10 +157,14 @@ MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& ru
   const at::Device gpu = run.device.is_cpu() ? at::Device(at::kCUDA) : run.device;
   const std::vector<int64_t>& frequencies = run.corpus->token_frequencies();
   const auto tokens = std::accumulate(frequencies.begin(), frequencies.end(), int64_t{0});
-  return memory_problem(config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
-                        choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
-                        static_cast<double>(tokens) /
-                            static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
+  MemoryProblem problem = memory_problem(
+      config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
+      choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
+      static_cast<double>(tokens) / static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
+  problem.moment_elements = run.optimizer->mean().numel();
+  problem.num_ranks = run.num_ranks;
+  problem.step_tokens /= std::max<int64_t>(1, run.num_ranks);
+  return problem;
 }
 
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
@@ -168,6 +172,7 @@ PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& voca
   if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   PreparedRun run;
   run.device = device;
+  run.num_ranks = communicator.is_connected() ? communicator.num_ranks() : 0;
   run.compute_type = choose_compute_type(config.train.precision, run.device);
   run.corpus = open_corpus(config, vocabulary);
   log_cells(*run.corpus, config);

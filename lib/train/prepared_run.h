@@ -23,6 +23,7 @@ namespace scrna::train {
 struct PreparedRun {
   at::Device device = at::kCPU;
   at::ScalarType compute_type = at::kFloat;
+  int64_t num_ranks = 0;  // that are connected; 0: this process is alone
   std::unique_ptr<data::Corpus> corpus;
   std::unique_ptr<model::Encoder> encoder;
   std::unique_ptr<dist::Shards> shards;  // what the optimizer owns; null: everything

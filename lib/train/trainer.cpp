@@ -359,7 +359,8 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
                   dist::Communicator& communicator) {
   TrainResult result;
-  with_memory_advice(config, [&] { result = run_training(config, resume, device, communicator); });
+  with_memory_advice(
+      config, [&] { result = run_training(config, resume, device, communicator); }, communicator.num_ranks());
   return result;
 }
 
@@ -371,7 +372,8 @@ TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& r
 CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
                   dist::Communicator& communicator) {
   CheckReport result;
-  with_memory_advice(config, [&] { result = run_check(config, resume, device, communicator); });
+  with_memory_advice(
+      config, [&] { result = run_check(config, resume, device, communicator); }, communicator.num_ranks());
   return result;
 }
 
