@@ -14,6 +14,7 @@
 
 #include "lib/core/clock.h"
 #include "lib/core/error.h"
+#include "lib/data/block_tokens.h"
 #include "lib/data/masking.h"
 #include "lib/data/order.h"
 #include "lib/data/pack_plan.h"
@@ -24,13 +25,6 @@ namespace {
 
 constexpr std::size_t kWindowsAlive = 2;
 
-// The tokenized cells of a block that somebody will ask for.
-struct TokenizedBlock {
-  std::vector<int32_t> tokens;
-  std::vector<int64_t> begin;      // [cells + 1] of all training cells of the block; unneeded ones are empty
-  std::vector<uint64_t> cell_ids;  // [cells]
-};
-
 struct Window {
   int64_t epoch = 0;
   int64_t begin = 0;                  // position in the endless sequence of epochs
@@ -38,7 +32,7 @@ struct Window {
   std::vector<uint32_t> block_begin;  // [blocks + 1] first cell of each block in their concatenation
   std::vector<uint32_t> shuffle;      // [cells] position in the window -> cell of the concatenation
   std::vector<uint8_t> is_needed;     // [cells] by cell of the concatenation
-  std::vector<TokenizedBlock> results;
+  std::vector<BlockTokens> results;
   std::size_t next_block = 0;
   std::size_t num_done = 0;
   std::exception_ptr problem;
@@ -52,6 +46,7 @@ struct StepCells {
   std::vector<int32_t> tokens;  // of all cells, one after another
   std::vector<int32_t> lengths;
   std::vector<uint64_t> cell_ids;
+  std::vector<uint64_t> mask_keys;
 };
 
 struct QueueEntry {
@@ -127,8 +122,7 @@ struct TrainLoader::Impl {
   }
 
   void read_blocks_until_stopped() {
-    Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
-    CellBlock scratch;
+    BlockReader reader(corpus);
     std::unique_lock lock(mutex);
     for (;;) {
       Window* window = nullptr;
@@ -138,7 +132,7 @@ struct TrainLoader::Impl {
       lock.unlock();
       std::exception_ptr problem;
       try {
-        tokenize_block(*window, block, tokenizer, scratch);
+        read_block(*window, block, reader);
       } catch (...) {
         problem = std::current_exception();
       }
@@ -189,35 +183,11 @@ struct TrainLoader::Impl {
            (position % options.global_batch_cells) % options.num_ranks == options.rank;
   }
 
-  void tokenize_block(Window& window, std::size_t index, Tokenizer& tokenizer, CellBlock& block) const {
-    const CellRange& range = ranges[window.blocks[index]];
-    TokenizedBlock& result = window.results[index];
-    const uint8_t* is_needed = window.is_needed.data() + window.block_begin[index];
-    result.begin.push_back(0);
-    if (std::none_of(is_needed, is_needed + range.num_cells, [](uint8_t needed) { return needed != 0; }))
-      return;
-    const TokenCache* cache = corpus.cache();
-    if (cache == nullptr)
-      corpus.source(range.source).matrix->read_into(range.first_row, range.num_rows, block);
-    for (int64_t row = 0; row < range.num_rows; ++row) {
-      const int64_t row_of_source = range.first_row + row;
-      if (corpus.role(range.source, row_of_source) != CellRole::kTraining) continue;
-      if (is_needed[result.cell_ids.size()] != 0) {
-        if (cache != nullptr) {
-          cache->append(range.source, row_of_source, result.tokens);
-        } else {
-          const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row)]);
-          const auto count =
-              static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
-          tokenizer.append(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
-                           std::span(block.values).subspan(begin, count), result.tokens);
-        }
-        corpus.check_unchanged(range.source, std::ssize(result.tokens) - result.begin.back());
-      }
-      result.cell_ids.push_back(corpus.cell_id(range.source, row_of_source));
-      result.begin.push_back(static_cast<int64_t>(result.tokens.size()));
-    }
-    if (cache != nullptr) cache->forget(range.source, range.first_row, range.num_rows);
+  void read_block(Window& window, std::size_t index, BlockReader& reader) const {
+    const std::size_t block = window.blocks[index];
+    const auto is_needed = std::span(window.is_needed)
+                               .subspan(window.block_begin[index], static_cast<std::size_t>(ranges[block].num_cells));
+    window.results[index] = reader.read(ranges, block, is_needed, options.seed, window.epoch);
   }
 
   // ---- packer
@@ -269,12 +239,12 @@ struct TrainLoader::Impl {
         std::upper_bound(window.block_begin.begin(), window.block_begin.end(), cell) -
         window.block_begin.begin() - 1);
     const std::size_t in_block = cell - window.block_begin[block];
-    const TokenizedBlock& result = window.results[block];
-    const auto begin = static_cast<std::ptrdiff_t>(result.begin[in_block]);
-    const auto end = static_cast<std::ptrdiff_t>(result.begin[in_block + 1]);
-    cells.tokens.insert(cells.tokens.end(), result.tokens.begin() + begin, result.tokens.begin() + end);
-    cells.lengths.push_back(static_cast<int32_t>(end - begin));
+    const BlockTokens& result = window.results[block];
+    const std::span<const int32_t> tokens = result.tokens_of(in_block);
+    cells.tokens.insert(cells.tokens.end(), tokens.begin(), tokens.end());
+    cells.lengths.push_back(static_cast<int32_t>(tokens.size()));
     cells.cell_ids.push_back(result.cell_ids[in_block]);
+    cells.mask_keys.push_back(result.mask_keys[in_block]);
   }
 
   [[nodiscard]] GlobalBatch packed(const StepCells& of_step) const {
@@ -292,7 +262,7 @@ struct TrainLoader::Impl {
         const auto tokens =
             std::span(of_step.tokens).subspan(begin[cell], static_cast<std::size_t>(of_step.lengths[cell]));
         packer.add(tokens, of_step.cell_ids[cell],
-                   training_mask_stream(options.seed, batch.step, of_step.cell_ids[cell]));
+                   training_mask_stream(options.seed, batch.step, of_step.mask_keys[cell]));
       }
       batch.micro_batches.push_back(packer.take());
       const PackedMicroBatch& pack = batch.micro_batches.back();

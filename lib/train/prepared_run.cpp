@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <numeric>
 #include <utility>
 
 #include <ATen/Context.h>
@@ -81,7 +80,7 @@ void warn_of_slow_shapes(const model::ModelConfig& config) {
 void log_cells(const data::Corpus& corpus, const TrainConfig& config) {
   const auto steps_per_epoch = static_cast<double>(corpus.num_training_cells()) /
                                static_cast<double>(config.train.global_batch_cells);
-  log::info("[data] {} cells to train on, {} held out; {} steps of {} cells are {:.2f} epochs; longest cell {} tokens",
+  log::info("[data] {} cells to train on, {} held out; {} steps of {} cells are {:.2f} epochs; no cell has more than {} tokens",
             corpus.num_training_cells(), corpus.num_heldout_cells(), config.train.steps,
             config.train.global_batch_cells, static_cast<double>(config.train.steps) / steps_per_epoch,
             corpus.longest_cell_tokens());
@@ -155,12 +154,10 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device) {
 
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run) {
   const at::Device gpu = run.device.is_cpu() ? at::Device(at::kCUDA) : run.device;
-  const std::vector<int64_t>& frequencies = run.corpus->token_frequencies();
-  const auto tokens = std::accumulate(frequencies.begin(), frequencies.end(), int64_t{0});
   MemoryProblem problem = memory_problem(
       config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
       choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
-      static_cast<double>(tokens) / static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
+      run.corpus->mean_cell_tokens());
   problem.moment_elements = run.optimizer->mean().numel();
   problem.num_ranks = run.num_ranks;
   problem.step_tokens /= std::max<int64_t>(1, run.num_ranks);
