@@ -19,6 +19,7 @@
 #include "lib/data/order.h"
 #include "lib/data/pack_plan.h"
 #include "lib/data/packing.h"
+#include "lib/data/rank_plan.h"
 
 namespace scrna::data {
 namespace {
@@ -31,6 +32,7 @@ struct Window {
   std::vector<uint32_t> blocks;       // indices of ranges
   std::vector<uint32_t> block_begin;  // [blocks + 1] first cell of each block in their concatenation
   std::vector<uint32_t> shuffle;      // [cells] position in the window -> cell of the concatenation
+  std::vector<uint8_t> is_ours;       // [cells] by position
   std::vector<uint8_t> is_needed;     // [cells] by cell of the concatenation
   std::vector<BlockTokens> results;
   std::size_t next_block = 0;
@@ -83,7 +85,8 @@ struct TrainLoader::Impl {
   Impl(const Corpus& corpus_, const LoaderOptions& options_)
       : corpus(corpus_),
         options(options_),
-        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)) {
+        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)),
+        rank_plan(options.num_ranks) {
     for (const CellRange& range : ranges) block_sizes.push_back(range.num_cells);
     first_position = options.first_step * options.global_batch_cells;
     epoch = first_position / corpus.num_training_cells();
@@ -168,19 +171,54 @@ struct TrainLoader::Impl {
       window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(block_sizes[block]));
     }
     window->shuffle = order->window_shuffle(next_window);
+    share_out(*window);
     window->is_needed.resize(window->shuffle.size());
     for (std::size_t i = 0; i < window->shuffle.size(); ++i) {
-      const int64_t position = window->begin + static_cast<int64_t>(i);
-      window->is_needed[window->shuffle[i]] = is_ours(position) ? 1 : 0;
+      if (window->is_ours[i] != 0) window->is_needed[window->shuffle[i]] = 1;
     }
     window->results.resize(blocks.size());
     ++next_window;
     return window;
   }
 
-  [[nodiscard]] bool is_ours(int64_t position) const {
-    return position >= first_position &&
-           (position % options.global_batch_cells) % options.num_ranks == options.rank;
+  // Which positions of the window this rank trains. Windows come in order, so a step that began in the window
+  // before goes on where it was.
+  void share_out(Window& window) {
+    window.is_ours.resize(window.shuffle.size());
+    const int64_t first = std::max(window.begin, first_position);
+    if (options.num_ranks == 1) {
+      for (int64_t position = first; position < window.end(); ++position)
+        window.is_ours[static_cast<std::size_t>(position - window.begin)] = 1;
+      return;
+    }
+    const std::vector<int64_t> costs = costs_of(window);
+    std::vector<int64_t> of_step;
+    for (int64_t position = first; position < window.end();) {
+      const int64_t done = position % options.global_batch_cells;
+      if (done == 0) rank_plan.begin_step();
+      const int64_t end = std::min(window.end(), position + options.global_batch_cells - done);
+      of_step.clear();
+      for (int64_t p = position; p < end; ++p)
+        of_step.push_back(costs[window.shuffle[static_cast<std::size_t>(p - window.begin)]]);
+      const std::vector<int32_t> ranks = rank_plan.assign(of_step);
+      for (const int32_t rank : ranks)
+        window.is_ours[static_cast<std::size_t>(position++ - window.begin)] = rank == options.rank ? 1 : 0;
+    }
+  }
+
+  // [cells] by cell of the concatenation of the window's blocks.
+  [[nodiscard]] std::vector<int64_t> costs_of(const Window& window) const {
+    std::vector<int64_t> costs;
+    costs.reserve(window.shuffle.size());
+    for (const uint32_t block : window.blocks) {
+      const CellRange& range = ranges[block];
+      for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
+        if (corpus.role(range.source, row) != CellRole::kTraining) continue;
+        costs.push_back(
+            cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
+      }
+    }
+    return costs;
   }
 
   void read_block(Window& window, std::size_t index, BlockReader& reader) const {
@@ -225,8 +263,8 @@ struct TrainLoader::Impl {
     for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
       const int64_t cell_of_step = position % options.global_batch_cells;
       if (cell_of_step == 0) cells = {.step = position / options.global_batch_cells, .epoch = window.epoch};
-      if (is_ours(position))
-        add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)]);
+      const auto index = static_cast<std::size_t>(position - window.begin);
+      if (window.is_ours[index] != 0) add_cell(window, window.shuffle[index]);
       if (cell_of_step + 1 == options.global_batch_cells) {
         if (!enqueue({.batch = packed(std::exchange(cells, {})), .problem = nullptr})) return false;
       }
@@ -311,6 +349,7 @@ struct TrainLoader::Impl {
   int64_t epoch = 0;
   std::optional<EpochOrder> order;  // of `epoch`
   int64_t next_window = 0;          // of `order`
+  RankPlan rank_plan;               // of the step that the newest window ended in
   std::deque<std::unique_ptr<Window>> windows;
   std::deque<QueueEntry> queue;
 

@@ -2,10 +2,10 @@
 // arXiv 1910.02054). Every bucket of the buffer is cut into as many equal parts as there are ranks, in whole
 // rows; rank r owns the r-th part of each. So the sum of a bucket's gradients is a reduce-scatter in place,
 // overlapped with the backward pass like the all-reduce it replaces, and the weights come back by an
-// all-gather in place. The rows that do not divide (fewer than ranks, per bucket) are everybody's: summed by an
-// all-reduce, updated on every rank from the same numbers. Rejected: one contiguous shard per rank, which needs
-// a reduction to one root for every piece of a bucket (hundreds of small collectives with hundreds of ranks);
-// padding, which moves every parameter with the number of ranks.
+// all-gather in place. The rows that do not divide (fewer than ranks, per bucket) are everybody's: summed by
+// an all-reduce, updated on every rank from the same numbers. Rejected: one contiguous shard per rank, which
+// needs a reduction to one root for every piece of a bucket (hundreds of small collectives with hundreds of
+// ranks); padding, which moves every parameter with the number of ranks.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ struct BucketShares {
 
 class Shards {
  public:
-  /// buckets: disjoint, together the whole buffer; each a multiple of row_elements long. The communicator must
-  /// outlive this object.
+  /// buckets: disjoint, together the whole buffer; each a multiple of row_elements long. The communicator
+  /// must outlive this object.
   Shards(Communicator& communicator, const std::vector<ElementRange>& buckets, int64_t row_elements);
 
   /// What this rank updates and keeps the state of, ascending within a bucket.
@@ -51,8 +51,8 @@ class Shards {
   /// flat [N] on the tensors' device: every rank's own elements to all. For the current stream; on the CPU
   /// done on return. Throws DeviceError when a rank is gone.
   void spread(const at::Tensor& flat) const;
-  /// own [num_own()], as own() orders it: the whole buffer [N], on the CPU of the first rank; undefined on the
-  /// others. One bucket at a time passes through the devices. Collective; throws DeviceError.
+  /// own [num_own()], as own() orders it: the whole buffer [N], on the CPU of the first rank; undefined on
+  /// the others. One bucket at a time passes through the devices. Collective; throws DeviceError.
   [[nodiscard]] at::Tensor collect(const at::Tensor& own) const;
 
  private:

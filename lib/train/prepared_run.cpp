@@ -17,6 +17,7 @@
 #include "lib/data/build_vocabulary.h"
 #include "lib/data/cell_source.h"
 #include "lib/ops/residual_norm.h"
+#include "lib/train/flops.h"
 #include "lib/train/gradient_reducer.h"
 
 namespace scrna::train {
@@ -138,12 +139,14 @@ std::string short_count(double count) {
 }
 
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
-                                   const dist::Communicator& communicator) {
+                                   const dist::Communicator& communicator, int64_t vocabulary_size) {
   data::LoaderOptions options =
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;
   options.rank = communicator.rank();
   options.num_ranks = communicator.num_ranks();
+  options.squared_length_weight =
+      squared_length_weight(config.model, vocabulary_size, config.masking.fraction);
   return options;
 }
 

@@ -48,9 +48,10 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device);
 /// The largest forward pass of this run on a GPU: on its own, or when it runs on the CPU, on any.
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run);
 
-/// Loader options of this rank in a run that goes on after `first_step` optimizer steps.
+/// Loader options of this rank in a run that goes on after `first_step` optimizer steps. vocabulary_size: with
+/// the model it decides what a cell costs.
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
-                                   const dist::Communicator& communicator);
+                                   const dist::Communicator& communicator, int64_t vocabulary_size);
 
 /// "12.3 M" and the like, for counts of parameters, tokens, bytes.
 std::string short_count(double count);

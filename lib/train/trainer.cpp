@@ -63,15 +63,17 @@ class Trainer {
     result_.checkpoint = std::move(saved);
     if (communicator.is_first()) metrics_.emplace(directory.metrics());
     if (config.heldout.every_steps > 0) {
-      heldout_loader_ =
-          std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0, communicator));
+      heldout_loader_ = std::make_unique<data::HeldoutLoader>(
+          *run.corpus, loader_options(config, 0, communicator, run.corpus->vocabulary().size()));
       evaluator_ = std::make_unique<eval::HeldoutEvaluator>(*heldout_loader_, run.corpus->token_frequencies(),
                                                             data::Vocabulary::kNumSpecial);
     }
   }
 
   TrainResult operator()() {
-    Feeder feeder(*run_.corpus, loader_options(config_, state_.step, communicator_), run_.device);
+    Feeder feeder(*run_.corpus,
+                  loader_options(config_, state_.step, communicator_, run_.corpus->vocabulary().size()),
+                  run_.device);
     ProgressBar bar("train", config_.train.steps, "steps", state_.step);
     evaluate_if_due();
     std::optional<Flight> in_flight;
@@ -323,7 +325,8 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
   });
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   data::TrainLoader loader(*start.run.corpus,
-                           loader_options(config, resume ? start.loaded->state.step : 0, communicator));
+                           loader_options(config, resume ? start.loaded->state.step : 0, communicator,
+                                          start.run.corpus->vocabulary().size()));
   GlobalBatch batch;
   const SharedStep step = share_step(communicator, [&] {
     batch = loader.next();
