@@ -37,10 +37,11 @@ class Launch : public testing::Test {
     for (const std::string& setting : settings) words.insert(words.end(), {"--set", setting});
     return words;
   }
-  // Starts two ranks, waits for step 20, then does `action` with $launcher, $rank0 and $rank1.
+  // Starts two ranks, waits for step 20 (or `awaited` in the metrics), then does `action` with $launcher, $rank0 and $rank1.
   [[nodiscard]] test::ProcessResult disturb(const std::string& name, const std::string& action,
                                             const std::vector<std::string>& flags = {},
-                                            const std::vector<std::string>& settings = {}) const {
+                                            const std::vector<std::string>& settings = {},
+                                            const std::string& awaited = "\"step\":20,") const {
     std::string line = SCRNA_TRAIN_PROGRAM " launch --nproc-per-node 2";
     for (const std::string& flag : flags) line += " " + flag;
     line += " --";
@@ -48,7 +49,7 @@ class Launch : public testing::Test {
     return test::run_process({"/bin/sh", "-c",
                               line +
                                   " & launcher=$!\n"
-                                  "until grep -q '\"step\":20,' '" +
+                                  "until grep -q '" + awaited + "' '" +
                                   run(name) +
                                   "/metrics.jsonl' 2>/dev/null; do\n"
                                   "  kill -0 $launcher 2>/dev/null || exit 99\n"
@@ -89,6 +90,64 @@ TEST_F(Launch, ARankKilledInTheMiddleIsReplacedAndTheCurveGoesOn) {
   EXPECT_TRUE(contains(result.out, "120 steps")) << result.out;
   EXPECT_FALSE(contains(result.out, "[1]")) << "only the first rank sums up: " << result.out;
   expect_same_curve("killed", "whole");
+}
+
+// Steps that are forward and backward passes for the most part; the kill comes at six moments of one.
+TEST_F(Launch, ARankKilledAnywhereInAStepEndsAllAtOnceWithOneReport) {
+  int num_in_gradient_sum = 0;
+  for (int moment = 0; moment < 6; ++moment) {
+    const std::string name = "killed-" + std::to_string(moment);
+    const double start = now_seconds();
+    const auto result = disturb(name, "sleep 0." + std::to_string(3 * moment) + "; kill -9 $rank1", {},
+                                {"train.global_batch_cells=600", "train.steps=100000", "checkpoint.every_steps=0"},
+                                "\"step\":2,");
+    EXPECT_EQ(result.exit_code, 5) << result.err;
+    EXPECT_TRUE(contains(result.err, "rank 1 failed first")) << result.err;
+    EXPECT_TRUE(contains(result.err, "signal 9 (Killed)")) << result.err;
+    EXPECT_LT(now_seconds() - start, 55) << "not by its timeout: its connections close";
+    // "a sum of counts" is the exchange before a step.
+    num_in_gradient_sum += contains(result.err, "a sum over the ranks failed") ? 1 : 0;
+  }
+  EXPECT_GE(num_in_gradient_sum, 1) << "no kill came during the passes of a step";
+}
+
+// Rank 0 has its gradients and waits for the sum: rank 1 stood still before it died.
+TEST_F(Launch, ARankThatDiesWhileTheOthersSumGradientsEndsAll) {
+  const auto result = disturb("summing", "sleep 0.1; kill -STOP $rank1; sleep 3; kill -9 $rank1", {},
+                              {"train.global_batch_cells=600", "train.steps=100000", "checkpoint.every_steps=0"},
+                              "\"step\":2,");
+  EXPECT_EQ(result.exit_code, 5) << result.err;
+  EXPECT_TRUE(contains(result.err, "rank 1 failed first")) << result.err;
+  EXPECT_TRUE(contains(result.err, "signal 9 (Killed)")) << result.err;
+}
+
+TEST_F(Launch, TheFirstRankKilledWhileItWritesACheckpointLeavesTheOneBeforeGood) {
+  const auto result = disturb("writing",
+                              "until ls '" + run("writing") + "/checkpoints' 2>/dev/null | grep -q '^partial-step'; do\n"
+                              "  kill -0 $rank0 2>/dev/null || exit 98\ndone\nkill -9 $rank0",
+                              {}, {"checkpoint.every_steps=1", "train.steps=100000"}, "\"step\":3,");
+  EXPECT_EQ(result.exit_code, 5) << result.err;
+  EXPECT_TRUE(contains(result.err, "rank 0 failed first")) << result.err;
+  const auto resumed = scrna_train({"train", "--resume", run("writing"), "--set", "checkpoint.every_steps=0", "--set",
+                                    "train.steps=120"});
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(losses("writing").size(), 120U);
+}
+
+TEST_F(Launch, AShardedOptimizerSurvivesAKillAndGoesOnWithAnyNumberOfRanks) {
+  ASSERT_EQ(scrna_train(train_words("whole")).exit_code, 0);
+  const auto killed = disturb("shards", "kill -9 $rank1", {"--max-restarts", "1"},
+                              {"dist.shard_optimizer=true", "train.steps=60"});
+  EXPECT_EQ(killed.exit_code, 0) << killed.err;
+  EXPECT_TRUE(contains(killed.err, "restart 1 of 1")) << killed.err;
+  std::vector<std::string> words = {"launch", "--nproc-per-node", "3", "--"};
+  for (const std::string& word : train_words("shards", {"dist.shard_optimizer=true", "train.steps=90"})) words.push_back(word);
+  words.insert(words.end(), {"--resume", "auto"});
+  EXPECT_EQ(scrna_train(words).exit_code, 0);
+  words = train_words("shards", {"dist.shard_optimizer=false"});
+  words.insert(words.end(), {"--resume", "latest"});
+  EXPECT_EQ(scrna_train(words).exit_code, 0);
+  expect_same_curve("shards", "whole");
 }
 
 TEST_F(Launch, TheFirstRankKilledEndsAllAndItsLastCheckpointIsGood) {
