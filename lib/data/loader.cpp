@@ -214,8 +214,7 @@ struct TrainLoader::Impl {
       const CellRange& range = ranges[block];
       for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
         if (corpus.role(range.source, row) != CellRole::kTraining) continue;
-        costs.push_back(
-            cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
+        costs.push_back(cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
       }
     }
     return costs;
@@ -223,8 +222,9 @@ struct TrainLoader::Impl {
 
   void read_block(Window& window, std::size_t index, BlockReader& reader) const {
     const std::size_t block = window.blocks[index];
-    const auto is_needed = std::span(window.is_needed)
-                               .subspan(window.block_begin[index], static_cast<std::size_t>(ranges[block].num_cells));
+    const auto is_needed =
+        std::span(window.is_needed)
+            .subspan(window.block_begin[index], static_cast<std::size_t>(ranges[block].num_cells));
     window.results[index] = reader.read(ranges, block, is_needed, options.seed, window.epoch);
   }
 

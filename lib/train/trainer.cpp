@@ -30,6 +30,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Network file systems remember for up to a minute that a folder was not there.
+constexpr double kSharedSeconds = 90;
+
 // For messages: the sign of a NaN says nothing.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
@@ -288,6 +291,11 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
                         : in_place               ? go_on(config, *start.loaded, std::move(*directory))
                                                  : begin(config, start.run);
     directory.emplace(std::move(made));
+  });
+  communicator.together([&] {
+    if (communicator.is_first()) return;
+    RunDirectory::require_shared(config.run.dir, config::dump(config),
+                                 std::min(kSharedSeconds, 0.5 * static_cast<double>(config.dist.timeout_seconds)));
   });
   RunState state = resume ? start.loaded->state : first_state(config, start.run);
   fs::path saved = in_place ? start.loaded->folder : fs::path();

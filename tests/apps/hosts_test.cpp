@@ -1,6 +1,6 @@
-// Two machines made of network namespaces joined by a veth pair: each sees its own interfaces only, so what they
-// say to each other goes over the link, and the link can be cut. Skipped where namespaces may not be made (they
-// need root or CAP_NET_ADMIN and CAP_SYS_ADMIN).
+// Two machines made of network namespaces joined by a veth pair: each sees its own interfaces only, so what
+// they say to each other goes over the link, and the link can be cut. Skipped where namespaces may not be
+// made (they need root or CAP_NET_ADMIN and CAP_SYS_ADMIN).
 #include <fstream>
 #include <sstream>
 
@@ -25,14 +25,14 @@ class Hosts : public testing::Test {
  protected:
   void SetUp() override {
     // All three or nothing; names of this process, so that tests of several builds do not meet.
-    const auto made = shell("set -e; ip netns add " + host(0) + "; ip netns add " + host(1) + "; ip link add " +
-                            link(0) + " netns " + host(0) + " type veth peer name " + link(1) + " netns " +
-                            host(1));
+    const auto made =
+        shell("set -e; ip netns add " + host(0) + "; ip netns add " + host(1) + "; ip link add " + link(0) +
+              " netns " + host(0) + " type veth peer name " + link(1) + " netns " + host(1));
     if (made.exit_code != 0) GTEST_SKIP() << "no network namespaces here: " << made.err;
     for (int i : {0, 1}) {
-      const auto up = shell("set -e; ip -n " + host(i) + " link set lo up; ip -n " + host(i) + " addr add " +
-                            address(i) + "/24 dev " + link(i) + "; ip -n " + host(i) + " link set " + link(i) +
-                            " up");
+      const auto up =
+          shell("set -e; ip -n " + host(i) + " link set lo up; ip -n " + host(i) + " addr add " + address(i) +
+                "/24 dev " + link(i) + "; ip -n " + host(i) + " link set " + link(i) + " up");
       ASSERT_EQ(up.exit_code, 0) << up.err;
     }
     test::synthesize_small(cells_);
@@ -54,8 +54,9 @@ class Hosts : public testing::Test {
   }
   // Two ranks on each of the two machines.
   [[nodiscard]] std::string launch_line(int i, const std::string& name, const std::string& more = "") const {
-    return "ip netns exec " + host(i) + " " SCRNA_TRAIN_PROGRAM " launch --nproc-per-node 2 --nnodes 2 --node-rank " +
-           std::to_string(i) + " --rdzv-endpoint " + address(0) + ":29500 --" + train_line(name, more);
+    return "ip netns exec " + host(i) +
+           " " SCRNA_TRAIN_PROGRAM " launch --nproc-per-node 2 --nnodes 2 --node-rank " + std::to_string(i) +
+           " --rdzv-endpoint " + address(0) + ":29500 --" + train_line(name, more);
   }
   [[nodiscard]] std::vector<double> losses(const std::string& name) const {
     std::vector<double> result;
@@ -83,8 +84,8 @@ TEST_F(Hosts, TwoMachinesGiveTheCurveOfOneProcessAlsoWithAShardedOptimizer) {
   for (const char* sharded : {"false", "true"}) {
     const std::string name = std::string("run-") + sharded;
     const std::string more = std::string("--set dist.shard_optimizer=") + sharded;
-    const auto result =
-        shell(launch_line(1, name, more) + " & " + launch_line(0, name, more) + "; first=$?; wait $! && exit $first");
+    const auto result = shell(launch_line(1, name, more) + " & " + launch_line(0, name, more) +
+                              "; first=$?; wait $! && exit $first");
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_TRUE(contains(result.err, "4 ranks on ")) << result.err;
     EXPECT_TRUE(contains(result.err, "[3] ")) << result.err;
@@ -93,13 +94,19 @@ TEST_F(Hosts, TwoMachinesGiveTheCurveOfOneProcessAlsoWithAShardedOptimizer) {
 }
 
 TEST_F(Hosts, ACableThatIsCutEndsBothMachinesAfterTheTimeout) {
-  const std::string more = "--set dist.timeout_seconds=4 --set train.steps=1000000 --set heldout.every_steps=0";
+  const std::string more =
+      "--set dist.timeout_seconds=4 --set train.steps=1000000 --set heldout.every_steps=0";
   const double start = now_seconds();
-  const auto result = shell("cd " + folder_.path().string() + "; " + launch_line(1, "cut", more) + " 2> second.err & " +
-                            launch_line(0, "cut", more) + " 2> first.err & first=$!\n"
-                            "until grep -q '\"step\":20,' " + run("cut") + "/metrics.jsonl 2>/dev/null; do\n"
+  const auto result = shell("cd " + folder_.path().string() + "; " + launch_line(1, "cut", more) +
+                            " 2> second.err & " + launch_line(0, "cut", more) +
+                            " 2> first.err & first=$!\n"
+                            "until grep -q '\"step\":20,' " +
+                            run("cut") +
+                            "/metrics.jsonl 2>/dev/null; do\n"
                             "  kill -0 $first 2>/dev/null || exit 99\n  sleep 0.02\ndone\n"
-                            "ip -n " + host(0) + " link set " + link(0) + " down\n"
+                            "ip -n " +
+                            host(0) + " link set " + link(0) +
+                            " down\n"
                             "wait $first; first=$?; wait; echo $first");
   EXPECT_EQ(result.out.substr(result.out.rfind('\n', result.out.size() - 2) + 1), "5\n") << result.out;
   EXPECT_LT(now_seconds() - start, 90);
@@ -112,10 +119,11 @@ TEST_F(Hosts, ACableThatIsCutEndsBothMachinesAfterTheTimeout) {
 TEST_F(Hosts, AMachineThatNeverComesIsSaidSo) {
   const auto result = shell(launch_line(0, "alone", "--set dist.timeout_seconds=3"));
   EXPECT_EQ(result.exit_code, 5);
-  EXPECT_TRUE(contains(result.err, "the ranks did not meet at 10.77.0.1:29500 within 3 s")) << result.err;
+  EXPECT_TRUE(contains(result.err, "the ranks did not meet at 10.77.0.1:29500: not within 3 s"))
+      << result.err;
   const auto other = shell(launch_line(1, "alone", "--set dist.timeout_seconds=3"));
   EXPECT_EQ(other.exit_code, 5);
-  EXPECT_TRUE(contains(other.err, "the ranks did not meet at 10.77.0.1:29500 within 3 s")) << other.err;
+  EXPECT_TRUE(contains(other.err, "the ranks did not meet at 10.77.0.1:29500: not within 3 s")) << other.err;
 }
 
 }  // namespace

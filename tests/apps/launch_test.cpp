@@ -8,6 +8,7 @@
 #include "lib/core/clock.h"
 #include "lib/core/files.h"
 #include "tests/apps/scrna_train.h"
+#include "tests/support/ranks.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tolerance.h"
 
@@ -205,6 +206,44 @@ TEST_F(Launch, RanksThatAreGivenDifferentSettingsRefuse) {
       contains(result.err, "rank 1 was given other settings than rank 0: train.seed is 1 instead of 0"))
       << result.err;
   EXPECT_FALSE(fs::exists(run("mixed")));
+}
+
+// The second rank has a file system of its own where the run directory would be.
+TEST_F(Launch, ARankThatDoesNotSeeTheRunDirectorySaysSoAtTheStart) {
+  if (test::run_process({"/bin/sh", "-c", "unshare -m true"}).exit_code != 0) GTEST_SKIP() << "needs mount namespaces";
+  fs::create_directory(folder_ / "shared");
+  const std::string start = "'" SCRNA_TRAIN_PROGRAM "' train --config " + config_ + " --set run.dir=" +
+                            run("shared/run") + " --set dist.timeout_seconds=6";
+  const auto result = test::run_process(
+      {"/bin/sh", "-c",
+       "export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 10000))\n"
+       "(export RANK=0 LOCAL_RANK=0; " +
+           start +
+           ") & first=$!\n"
+           "(export RANK=1 LOCAL_RANK=1; unshare -m sh -c 'mount -t tmpfs none " +
+           run("shared") + " && " + start +
+           "')\n"
+           "second=$?; wait $first; echo $? $second"});
+  EXPECT_EQ(result.out, "2 2\n") << result.err;
+  EXPECT_TRUE(contains(result.err, "rank 1: run.dir: ")) << result.err;
+  EXPECT_TRUE(contains(result.err, "does not see the folder that rank 0 made")) << result.err;
+}
+
+TEST_F(Launch, APortThatIsTakenAndAHostThatDoesNotExistAreNamedAtOnce) {
+  std::vector<std::string> words = {"launch", "--nproc-per-node", "2", "--rdzv-endpoint", "127.0.0.1:PORT", "--"};
+  for (const std::string& word : train_words("run", {"dist.timeout_seconds=4"})) words.push_back(word);
+  const auto [taken, port] = test::listen_on_loopback();
+  words[4] = "127.0.0.1:" + std::to_string(port);
+  const double start = now_seconds();
+  auto result = scrna_train(words);
+  ::close(taken);
+  EXPECT_EQ(result.exit_code, 5);
+  EXPECT_TRUE(contains(result.err, "port " + std::to_string(port) + " of this machine is taken")) << result.err;
+  EXPECT_LT(now_seconds() - start, 25) << "the other rank, which still waits to meet, ends at once";
+  words[4] = "nosuch.invalid:29500";
+  result = scrna_train(words);
+  EXPECT_EQ(result.exit_code, 5);
+  EXPECT_TRUE(contains(result.err, "no machine is called 'nosuch.invalid'")) << result.err;
 }
 
 TEST_F(Launch, WhatCannotBeStartedIsAUsageError) {
