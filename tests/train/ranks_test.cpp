@@ -1,111 +1,29 @@
 // Whole runs on several ranks (threads, Gloo): the same curve as one process, whatever their number, also
 // when it changes; what ranks must agree on; what happens to all when one fails.
-#include "tests/support/ranks.h"
+#include "tests/train/ranks_fixture.h"
 
-#include <algorithm>
 #include <csignal>
 #include <cstdlib>
-#include <map>
 #include <mutex>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/core/signals.h"
-#include "lib/data/synthesize.h"
 #include "lib/train/agreement.h"
-#include "lib/train/gradient_reducer.h"
-#include "lib/train/prepared_run.h"
-#include "lib/train/trainer.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tolerance.h"
 
 namespace scrna::train {
 namespace {
-
-namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-class RanksTest : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    shared_ = new test::TempDir;
-    data::synthesize(
-        {.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
-        *shared_ / "cells.h5ad");
-  }
-  static void TearDownTestSuite() { delete shared_; }
-  void TearDown() override { clear_stop_signal(); }
-
-  [[nodiscard]] TrainConfig small(const std::string& name) const {
-    TrainConfig config;
-    config.run.dir = (folder_ / name).string();
-    config.data.files = {(*shared_ / "cells.h5ad").string()};
-    config.data.heldout_fraction = 0.2;
-    config.data.tokens_per_micro_batch = 128;
-    config.data.shuffle_block_cells = 16;
-    config.data.shuffle_window_cells = 64;
-    config.tokenizer.max_tokens = 32;
-    config.model = {.num_layers = 2, .width = 16, .num_heads = 2, .feed_forward_width = 32, .dropout = 0.1};
-    config.optim.learning_rate = 1e-2;
-    config.optim.warmup_steps = 2;
-    config.optim.clip_norm = 0.5;  // of the norm of all ranks' gradients
-    config.train.steps = 12;
-    config.train.global_batch_cells = 22;  // 3 and 4 ranks get unequal parts
-    config.train.device = DeviceChoice::kCpu;
-    config.train.num_threads = 1;
-    config.heldout.every_steps = 4;
-    config.checkpoint.every_steps = 5;
-    return config;
-  }
-
-  static TrainResult train_with(int64_t num_ranks, const TrainConfig& config,
-                                const std::optional<ResumePoint>& resume = std::nullopt) {
-    TrainResult first;
-    test::run_good_ranks(num_ranks, [&](dist::Communicator& communicator) {
-      const TrainResult result = train(config, resume, at::kCPU, communicator);
-      if (communicator.is_first()) first = result;
-    });
-    return first;
-  }
-
-  static std::vector<Json> lines_of(const fs::path& run) {
-    std::vector<Json> lines;
-    std::istringstream stream(read_file(run / "metrics.jsonl"));
-    for (std::string line; std::getline(stream, line);) lines.push_back(Json::parse(line));
-    return lines;
-  }
-
-  // Counts and positions are equal, losses and norms to rounding.
-  static void expect_same_curve(const fs::path& run, const fs::path& reference, double tolerance) {
-    const std::vector<Json> lines = lines_of(run), expected = lines_of(reference);
-    ASSERT_EQ(lines.size(), expected.size());
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-      for (const char* key : {"step", "epoch", "tokens", "masked_tokens", "cells", "learning_rate",
-                              "heldout_cells", "heldout_masked_tokens", "heldout_uniform_loss"}) {
-        EXPECT_EQ(lines[i].value(key, -1.0), expected[i].value(key, -1.0)) << key << " in " << lines[i];
-      }
-      for (const char* key : {"loss", "grad_norm", "heldout_loss", "heldout_gene_frequency_loss"}) {
-        const double value = expected[i].value(key, 0.0);
-        EXPECT_NEAR(lines[i].value(key, 0.0), value, tolerance * value) << key << " in " << lines[i];
-      }
-    }
-  }
-
-  test::TempDir folder_;
-  static test::TempDir* shared_;
-};
-test::TempDir* RanksTest::shared_ = nullptr;
 
 TEST_F(RanksTest, AnyNumberOfRanksGivesTheCurveOfOneProcess) {
   const TrainConfig one = small("one");
@@ -160,108 +78,6 @@ TEST_F(RanksTest, ARunResumedWithAnotherNumberOfRanksContinuesTheCurve) {
     EXPECT_NEAR(lines[i].value(key, 0.0), expected[i][key].get<double>(),
                 test::kRanksRelative * expected[i][key].get<double>());
     EXPECT_EQ(lines[i]["step"], expected[i]["step"]);
-  }
-}
-
-// Moments and weights of a checkpoint, by name.
-std::map<std::string, at::Tensor> tensors_of(const fs::path& checkpoint) {
-  const checkpoint::Contents contents = checkpoint::load(checkpoint);
-  std::map<std::string, at::Tensor> tensors;
-  for (const auto* file : {&contents.model, &contents.optimizer})
-    for (const auto& [name, tensor] : file->tensors) tensors.emplace(name, tensor);
-  return tensors;
-}
-
-// Losses, norms and held-out losses; norms by layer as well; and what the last checkpoints hold.
-TEST_F(RanksTest, AShardedOptimizerGivesTheCurveAndTheCheckpointOfAWholeOne) {
-  for (const int64_t ranks : {1, 2, 3, 4}) {
-    const TrainConfig whole = small("whole-" + std::to_string(ranks));
-    const TrainResult expected = train_with(ranks, whole);
-    TrainConfig config = small("sharded-" + std::to_string(ranks));
-    config.dist.shard_optimizer = true;
-    const TrainResult result = train_with(ranks, config);
-    expect_same_curve(config.run.dir, whole.run.dir, ranks == 1 ? 1e-12 : test::kShardedRelative);
-    const std::vector<Json> lines = lines_of(config.run.dir), wanted = lines_of(whole.run.dir);
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-      if (!wanted[i].contains("grad_norm_per_layer")) continue;
-      for (const auto& [layer, norm] : wanted[i]["grad_norm_per_layer"].items()) {
-        EXPECT_NEAR(lines[i]["grad_norm_per_layer"][layer].get<double>(), norm.get<double>(),
-                    test::kShardedRelative * norm.get<double>())
-            << layer;
-      }
-    }
-    const auto tensors = tensors_of(result.checkpoint), same = tensors_of(expected.checkpoint);
-    ASSERT_EQ(tensors.size(), same.size());
-    for (const auto& [name, tensor] : same) {
-      const double scale = tensor.abs().max().item<double>();
-      EXPECT_LT(tensors.at(name).sub(tensor).abs().max().item<double>(), test::kRanksRelative * scale) << name;
-    }
-  }
-}
-
-TEST_F(RanksTest, AShardedOptimizerKeepsOnlyItsPart) {
-  TrainConfig config = small("run");
-  config.dist.shard_optimizer = true;
-  for (const int64_t ranks : {2, 4}) {
-    test::run_good_ranks(ranks, [&](dist::Communicator& communicator) {
-      const PreparedRun run = prepare(config, "", at::kCPU, communicator);
-      const int64_t all = run.encoder->parameters().values().numel();
-      EXPECT_EQ(run.optimizer->mean().numel(), run.shards->num_own());
-      const auto buckets = gradient_buckets_of(*run.encoder, config.dist).buckets;
-      EXPECT_LT(run.optimizer->mean().numel(),
-                all / ranks + std::ssize(buckets) * ranks * ops::kParameterAlignment);
-      // What the other tests train: buckets that are cut, and rows that do not divide.
-      const auto rows = [](const ElementRange& bucket) { return bucket.size() / ops::kParameterAlignment; };
-      EXPECT_TRUE(std::ranges::any_of(buckets, [&](const auto& bucket) { return rows(bucket) >= ranks; }));
-      EXPECT_TRUE(std::ranges::any_of(buckets, [&](const auto& bucket) { return rows(bucket) % ranks != 0; }));
-    });
-  }
-  dist::Communicator alone;
-  EXPECT_EQ(prepare(config, "", at::kCPU, alone).shards, nullptr) << "alone there is nothing to share";
-}
-
-TEST_F(RanksTest, ARunGoesOnWithShardsAndWithoutOnAnyNumberOfRanks) {
-  TrainConfig whole = small("whole");
-  whole.heldout.every_steps = 0;
-  train(whole, std::nullopt);
-  TrainConfig parts = small("parts");
-  parts.heldout.every_steps = 0;
-  const auto go_on_with = [&](int64_t ranks, bool is_sharded, int64_t steps) {
-    parts.train.steps = steps;
-    parts.dist.shard_optimizer = is_sharded;
-    const bool is_new = !fs::exists(parts.run.dir);
-    train_with(ranks, parts,
-               is_new ? std::nullopt : std::optional(find_resume_point("latest", parts.run.dir)));
-  };
-  go_on_with(2, true, 3);
-  go_on_with(1, false, 5);
-  go_on_with(4, true, 8);
-  go_on_with(3, false, 9);
-  go_on_with(3, true, 12);
-  expect_same_curve(parts.run.dir, whole.run.dir, test::kRanksRelative);
-}
-
-TEST_F(RanksTest, ShardsSummedInBf16AndSmallBucketsGiveNearlyTheSameCurve) {
-  const TrainConfig one = small("one");
-  train(one, std::nullopt);
-  TrainConfig config = small("bf16");
-  config.dist.gradient_type = dist::GradientType::kBf16;
-  config.dist.shard_optimizer = true;
-  config.dist.bucket_megabytes = 1;
-  train_with(3, config);
-  expect_same_curve(config.run.dir, one.run.dir, test::kBf16GradientsRelative);
-}
-
-TEST_F(RanksTest, AShardedRunThatDivergesIsRefusedByEveryRankAlike) {
-  TrainConfig config = small("run");
-  config.optim.learning_rate = 1e30;
-  config.optim.clip_norm = 0;
-  config.dist.shard_optimizer = true;
-  for (const std::exception_ptr& problem : test::run_ranks(2, [&](dist::Communicator& communicator) {
-         train(config, std::nullopt, at::kCPU, communicator);
-       })) {
-    ASSERT_TRUE(problem);
-    EXPECT_THROW(std::rethrow_exception(problem), NumericError);
   }
 }
 
