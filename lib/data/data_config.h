@@ -21,6 +21,7 @@ struct DataConfig {
   int64_t vocabulary_min_cells = 1;
   std::string cache;
   double min_gene_hit_rate = 0.5;
+  int64_t scan_cells = 32768;
   bool allow_normalized = false;
   int64_t min_genes = 10;
   double heldout_fraction = 0.1;
@@ -64,6 +65,10 @@ struct DataConfig {
     v("min_gene_hit_rate", min_gene_hit_rate,
       "part of a file's counts that must lie in genes of the vocabulary; a file below is refused",
       config::between(0, 1));
+    v("scan_cells", scan_cells,
+      "cells looked at before the first step: files with no more cells together are read whole, of larger ones "
+      "hit rates are estimated, and the rest is checked when it is read",
+      config::at_least(0));
     v("allow_normalized", allow_normalized, "accept a matrix that does not hold raw counts");
     v("min_genes", min_genes, "cells that express fewer genes of the vocabulary are left out",
       config::at_least(1));

@@ -52,7 +52,8 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
 
 }  // namespace
 
-Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device) {
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                    dist::Communicator& communicator) {
   Start start;
   if (resume) {
     require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
@@ -60,7 +61,7 @@ Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>&
     start.loaded = load(*resume);
     require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
   }
-  start.run = prepare(config, vocabulary_of(config, resume), device);
+  start.run = prepare(config, vocabulary_of(config, resume), device, communicator);
   if (resume) restore_run(*start.loaded, start.run);
   return start;
 }

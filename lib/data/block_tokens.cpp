@@ -1,0 +1,111 @@
+#include "lib/data/block_tokens.h"
+
+#include <algorithm>
+
+#include "lib/core/error.h"
+#include "lib/core/random.h"
+
+namespace scrna::data {
+namespace {
+
+constexpr std::size_t kMostBlocks = 64;  // looked through for a cell that can take another's place
+
+}  // namespace
+
+BlockTokens BlockReader::read(std::span<const CellRange> ranges, std::size_t index,
+                              std::span<const uint8_t> is_needed, uint64_t seed, int64_t epoch) {
+  const CellRange& range = ranges[index];
+  BlockTokens result;
+  const auto num_cells = static_cast<std::size_t>(range.num_cells);
+  result.spans.assign(num_cells, {0, 0});
+  result.cell_ids.assign(num_cells, 0);
+  result.mask_keys.assign(num_cells, 0);
+  if (std::find_if(is_needed.begin(), is_needed.end(), [](uint8_t needed) { return needed != 0; }) == is_needed.end())
+    return result;
+  load(range);
+  std::vector<std::size_t> unusable;
+  std::size_t cell = 0;
+  for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
+    if (corpus_.role(range.source, row) != CellRole::kTraining) continue;
+    const std::size_t place = cell++;
+    result.cell_ids[place] = result.mask_keys[place] = corpus_.cell_id(range.source, row);
+    if (is_needed[place] == 0) continue;
+    const auto begin = std::ssize(result.tokens);
+    if (append(range, row, result.tokens)) {
+      result.spans[place] = {begin, std::ssize(result.tokens)};
+    } else {
+      unusable.push_back(place);
+    }
+  }
+  if (!unusable.empty()) replace(ranges, index, unusable, seed, epoch, result);
+  if (const TokenCache* cache = corpus_.cache()) cache->forget(range.source, range.first_row, range.num_rows);
+  return result;
+}
+
+void BlockReader::load(const CellRange& range) {
+  if (corpus_.cache() != nullptr) return;
+  const CellSource& source = corpus_.source(range.source);
+  source.matrix->read_into(range.first_row, range.num_rows, block_);
+  if (!corpus_.is_whole(range.source)) check_values(source, block_);  // else they were checked before
+}
+
+// The tokens of a row of the block that was loaded. False, and nothing appended, for a cell that is not usable.
+bool BlockReader::append(const CellRange& range, int64_t row, std::vector<int32_t>& out) {
+  const auto before = out.size();
+  if (const TokenCache* cache = corpus_.cache()) {
+    cache->append(range.source, row, out);
+    if (out.size() == before && !corpus_.is_whole(range.source)) return false;
+  } else {
+    const auto in_block = static_cast<std::size_t>(row - range.first_row);
+    const auto begin = static_cast<std::size_t>(block_.indptr[in_block]);
+    const auto count = static_cast<std::size_t>(block_.indptr[in_block + 1]) - begin;
+    const int64_t num_genes =
+        tokenizer_.append(corpus_.gene_map(range.source), std::span(block_.genes).subspan(begin, count),
+                          std::span(block_.values).subspan(begin, count), out);
+    if (!corpus_.is_usable(range.source, num_genes)) {
+      out.resize(before);
+      return false;
+    }
+  }
+  corpus_.check_unchanged(range.source, static_cast<int64_t>(out.size() - before));
+  return true;
+}
+
+std::vector<int64_t> BlockReader::usable_rows(const CellRange& range) {
+  std::vector<int64_t> rows;
+  for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
+    unused_.clear();
+    if (corpus_.role(range.source, row) == CellRole::kTraining && append(range, row, unused_)) rows.push_back(row);
+  }
+  return rows;
+}
+
+// Gives each of the places a usable cell: of its own block, or of the first after it that has one.
+void BlockReader::replace(std::span<const CellRange> ranges, std::size_t index, std::span<const std::size_t> places,
+                          uint64_t seed, int64_t epoch, BlockTokens& result) {
+  const std::size_t num_blocks = std::min(ranges.size(), kMostBlocks);
+  for (std::size_t step = 0; step < num_blocks; ++step) {
+    const CellRange& range = ranges[(index + step) % ranges.size()];
+    if (step > 0) load(range);
+    const std::vector<int64_t> rows = usable_rows(range);
+    if (rows.empty()) continue;
+    for (const std::size_t place : places) {
+      const RandomStream stream(seed, RandomPurpose::kReplace, static_cast<uint64_t>(epoch), result.cell_ids[place]);
+      const int64_t row = rows[stream.below(rows.size(), 0)];
+      const auto begin = std::ssize(result.tokens);
+      append(range, row, result.tokens);
+      result.spans[place] = {begin, std::ssize(result.tokens)};
+      result.cell_ids[place] = corpus_.cell_id(range.source, row);
+    }
+    return;
+  }
+  const CellRange& range = ranges[index];
+  throw DataError(
+      "{}: no cell of {} blocks from cell {} on has {} genes of the vocabulary (data.min_genes), though they store as "
+      "many entries; leave them out with data.filter, or read all cells before the first step with "
+      "data.scan_cells={}",
+      corpus_.source(range.source).name, num_blocks, range.first_row, std::max<int64_t>(1, corpus_.config().min_genes),
+      corpus_.num_training_cells() + corpus_.num_heldout_cells());
+}
+
+}  // namespace scrna::data
