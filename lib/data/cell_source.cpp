@@ -260,6 +260,7 @@ std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary*
     if (config.gene_column.empty())
       opened.alternatives = other_gene_ids(file, verdict.matrix, source.gene_ids);
     if (!config.heldout_column.empty()) source.groups = file.obs_categories(config.heldout_column);
+    if (!config.sampling_column.empty()) source.sampling = file.obs_categories(config.sampling_column);
     log::info("[data] {}: {} cells; matrix {}: {}", source.name, source.matrix->num_cells(), verdict.matrix,
               verdict.reason);
     if (!verdict.is_counts) {

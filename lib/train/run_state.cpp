@@ -77,6 +77,8 @@ std::string fingerprint_of(const data::Corpus& corpus) {
     text += fmt::format("{}|{}|{}|{}|{}|{}\n", std::filesystem::path(report.name).filename().string(), report.matrix,
                         report.cells, report.genes, report.training_cells, report.heldout_cells);
   }
+  for (const data::SamplingGroup& group : corpus.sampling_groups())
+    text += fmt::format("sampling|{}|{}|{}\n", group.name, group.cells, group.epoch_cells);
   return sha256(text);
 }
 

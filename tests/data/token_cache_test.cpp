@@ -131,6 +131,14 @@ TEST_F(TokenCacheTest, GivesTheSameBatchesWhereCellsAreKnownOnlyWhenRead) {
   }
 }
 
+TEST_F(TokenCacheTest, SamplingAndFilterAreTheSameWithACache) {
+  config_.filter = "donor != 'donor-0'";
+  write_token_cache(open(), cache_);
+  config_.sampling_column = "donor";
+  config_.sampling_temperature = 4;
+  expect_same(open(), open(cached(), tokenizer_));
+}
+
 TEST_F(TokenCacheTest, WithClsToo) {
   tokenizer_.add_cls = true;
   const Corpus corpus = open();

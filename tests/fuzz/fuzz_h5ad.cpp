@@ -25,6 +25,16 @@ constexpr int64_t kCells = 5, kGenes = 4;
 
 // ---- building
 
+// For writing: HDF5's own buffers for conversions are 1 MB each and zeroed every time.
+hid_t small_buffers() {
+  static const hid_t properties = [] {
+    const hid_t transfer = H5Pcreate(H5P_DATASET_XFER);
+    H5Pset_buffer(transfer, 4096, nullptr, nullptr);
+    return transfer;
+  }();
+  return properties;
+}
+
 class Image {
  public:
   Image() {
@@ -98,7 +108,7 @@ void numbers(hid_t group, const char* name, Choices& choices, int64_t length, bo
       const int64_t number = choices.number();
       value = number == -2 ? std::nan("") : static_cast<double>(number);
     }
-    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
   }
   if (dataset >= 0) H5Dclose(dataset);
   H5Pclose(properties);
@@ -120,11 +130,11 @@ void texts(hid_t group, const char* name, Choices& choices, int64_t length) {
       value.resize(6);
       block += value;
     }
-    if (size > 0) H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, block.data());
+    if (size > 0) H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, small_buffers(), block.data());
   } else {
     std::vector<const char*> pointers;
     for (const std::string& value : values) pointers.push_back(value.c_str());
-    if (size > 0) H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data());
+    if (size > 0) H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, small_buffers(), pointers.data());
   }
   H5Dclose(dataset);
   H5Sclose(space);
@@ -234,7 +244,7 @@ void matrix(hid_t file, const char* name, Choices& choices) {
     if (dataset >= 0 && shape[1] == kGenes) {
       std::vector<double> values(shape[0] * shape[1]);
       for (double& value : values) value = static_cast<double>(choices.number());
-      if (!values.empty()) H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+      if (!values.empty()) H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
     }
     if (dataset >= 0) H5Dclose(dataset);
     H5Pclose(properties);
@@ -361,7 +371,7 @@ Template make_template(hid_t index_type, hid_t value_type, bool is_chunked, bool
       H5Pset_deflate(properties, 4);
     }
     const hid_t dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
     H5Fflush(image.id(), H5F_SCOPE_GLOBAL);
     if (is_chunked) {
       for (hsize_t at = 0; at < size; at += chunk) {
