@@ -26,7 +26,8 @@ BlockTokens BlockReader::read(std::span<const CellRange> ranges, std::size_t ind
   result.spans.assign(is_needed.size(), {0, 0});
   result.cell_ids.assign(is_needed.size(), 0);
   result.mask_keys.assign(is_needed.size(), 0);
-  if (std::find_if(is_needed.begin(), is_needed.end(), [](uint8_t needed) { return needed != 0; }) == is_needed.end())
+  if (std::find_if(is_needed.begin(), is_needed.end(), [](uint8_t needed) { return needed != 0; }) ==
+      is_needed.end())
     return result;
   load(range);
   std::vector<std::size_t> unusable;
@@ -65,7 +66,8 @@ void BlockReader::load(const CellRange& range) {
   if (!corpus_.is_whole(range.source)) check_values(source, block_);  // else they were checked before
 }
 
-// The tokens of a row of the block that was loaded. False, and nothing appended, for a cell that is not usable.
+// The tokens of a row of the block that was loaded. False, and nothing appended, for a cell that is not
+// usable.
 bool BlockReader::append(const CellRange& range, int64_t row, std::vector<int32_t>& out) {
   const auto before = out.size();
   if (const TokenCache* cache = corpus_.cache()) {
@@ -102,8 +104,9 @@ std::vector<int64_t> BlockReader::usable_rows(const CellRange& range, std::span<
 }
 
 // Gives each of the places a usable cell: of its own block, or of the first after it that has one.
-void BlockReader::replace(std::span<const CellRange> ranges, std::size_t index, std::span<const std::size_t> places,
-                          const EpochSample* sample, uint64_t seed, int64_t epoch, BlockTokens& result) {
+void BlockReader::replace(std::span<const CellRange> ranges, std::size_t index,
+                          std::span<const std::size_t> places, const EpochSample* sample, uint64_t seed,
+                          int64_t epoch, BlockTokens& result) {
   const std::size_t num_blocks = std::min(ranges.size(), kMostBlocks);
   for (std::size_t step = 0; step < num_blocks; ++step) {
     const std::size_t other = (index + step) % ranges.size();
@@ -112,7 +115,8 @@ void BlockReader::replace(std::span<const CellRange> ranges, std::size_t index, 
     const std::vector<int64_t> rows = usable_rows(range, times_of(sample, other));
     if (rows.empty()) continue;
     for (const std::size_t place : places) {
-      const RandomStream stream(seed, RandomPurpose::kReplace, static_cast<uint64_t>(epoch), result.mask_keys[place]);
+      const RandomStream stream(seed, RandomPurpose::kReplace, static_cast<uint64_t>(epoch),
+                                result.mask_keys[place]);
       const int64_t row = rows[stream.below(rows.size(), 0)];
       const auto begin = std::ssize(result.tokens);
       append(range, row, result.tokens);
@@ -123,10 +127,12 @@ void BlockReader::replace(std::span<const CellRange> ranges, std::size_t index, 
   }
   const CellRange& range = ranges[index];
   throw DataError(
-      "{}: no cell of {} blocks from cell {} on has {} genes of the vocabulary (data.min_genes), though they store as "
+      "{}: no cell of {} blocks from cell {} on has {} genes of the vocabulary (data.min_genes), though they "
+      "store as "
       "many entries; leave them out with data.filter, or read all cells before the first step with "
       "data.scan_cells={}",
-      corpus_.source(range.source).name, num_blocks, range.first_row, std::max<int64_t>(1, corpus_.config().min_genes),
+      corpus_.source(range.source).name, num_blocks, range.first_row,
+      std::max<int64_t>(1, corpus_.config().min_genes),
       corpus_.num_training_cells() + corpus_.num_heldout_cells());
 }
 

@@ -1,6 +1,6 @@
-// The tokens of a block of neighbouring training cells, for the loader: read, checked, tokenized, or taken from
-// the cache; cells that turn out to be unusable replaced by others. What a place of the block gets is a pure
-// function of (corpus, seed, epoch, place), whoever asks for it. Internal to lib/data.
+// The tokens of a block of neighbouring training cells, for the loader: read, checked, tokenized, or taken
+// from the cache; cells that turn out to be unusable replaced by others. What a place of the block gets is a
+// pure function of (corpus, seed, epoch, place), whoever asks for it. Internal to lib/data.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@
 
 namespace scrna::data {
 
-/// The places of a block in an epoch: its training cells in file order, each as often as it stands there; those that
-/// were not asked for have no tokens.
+/// The places of a block in an epoch: its training cells in file order, each as often as it stands there;
+/// those that were not asked for have no tokens.
 struct BlockTokens {
   std::vector<int32_t> tokens;
   std::vector<std::pair<int64_t, int64_t>> spans;  // [places] begin and end in tokens; copies share them
@@ -30,12 +30,12 @@ struct BlockTokens {
 /// Owns scratch memory: one for each thread. The corpus must outlive it.
 class BlockReader {
  public:
-  explicit BlockReader(const Corpus& corpus) : corpus_(corpus), tokenizer_(corpus.vocabulary(), corpus.tokenizer_config()) {}
+  explicit BlockReader(const Corpus& corpus)
+      : corpus_(corpus), tokenizer_(corpus.vocabulary(), corpus.tokenizer_config()) {}
 
-  /// ranges: of the training cells. is_needed: one for each place of block `index`. sample: how often each cell
-  /// stands in the epoch; nullptr: once. Throws DataError: a
-  /// damaged file, a value that no count can be, a cell that contradicts what was found when the corpus was opened,
-  /// no usable cell in 64 blocks.
+  /// ranges: of the training cells. is_needed: one for each place of block `index`. sample: how often each
+  /// cell stands in the epoch; nullptr: once. Throws DataError: a damaged file, a value that no count can be,
+  /// a cell that contradicts what was found when the corpus was opened, no usable cell in 64 blocks.
   BlockTokens read(std::span<const CellRange> ranges, std::size_t index, std::span<const uint8_t> is_needed,
                    const EpochSample* sample, uint64_t seed, int64_t epoch);
 

@@ -168,8 +168,8 @@ void Corpus::check_hit_rate(std::size_t source) const {
       "{:.1f} %; {} of {} genes are known). The largest missing: {}. Is it another species or another kind "
       "of gene "
       "id? Set data.gene_column or data.gene_map, use another vocabulary, or lower data.min_gene_hit_rate",
-      report.name, 100 * report.tokens.count_hit_rate(), estimate, 100 * config_.min_gene_hit_rate, report.known_genes,
-      report.genes, text_of(report.largest_misses, counts));
+      report.name, 100 * report.tokens.count_hit_rate(), estimate, 100 * config_.min_gene_hit_rate,
+      report.known_genes, report.genes, text_of(report.largest_misses, counts));
 }
 
 void Corpus::check_split() {
@@ -191,9 +191,10 @@ void Corpus::check_split() {
         100 * tokens.gene_hit_rate(), 100 * tokens.count_hit_rate(), tokenizer_config_.max_tokens,
         100 * tokens.truncated_genes(), 100 * tokens.truncated_counts());
     if (report.is_estimate()) {
-      log::info("[data] {}: of {} cells looked at, {} have too few genes of the vocabulary; others of their block "
-                "take the place of such cells",
-                report.name, report.tokens.cells, report.unusable_cells);
+      log::info(
+          "[data] {}: of {} cells looked at, {} have too few genes of the vocabulary; others of their block "
+          "take the place of such cells",
+          report.name, report.tokens.cells, report.unusable_cells);
     }
     if (!report.largest_misses.empty()) {
       log::info("[data] {}: {} of {} genes are in the vocabulary; the largest that are not: {}", report.name,
@@ -235,16 +236,19 @@ void Corpus::plan_sampling() {
   const auto name_of = [&](std::size_t source, std::size_t row) -> std::string {
     if (config_.sampling_files) return sources_[source].name;
     const CategoryColumn& column = sources_[source].sampling;
-    return column.codes[row] < 0 ? "(missing)" : column.categories[static_cast<std::size_t>(column.codes[row])];
+    return column.codes[row] < 0 ? "(missing)"
+                                 : column.categories[static_cast<std::size_t>(column.codes[row])];
   };
   // By value of the column first: a million cells have few of them.
   std::vector<std::vector<int64_t>> counts(sources_.size());
   const auto value_of = [&](std::size_t source, std::size_t row) {
-    return config_.sampling_files ? std::size_t{0} : static_cast<std::size_t>(sources_[source].sampling.codes[row] + 1);
+    return config_.sampling_files ? std::size_t{0}
+                                  : static_cast<std::size_t>(sources_[source].sampling.codes[row] + 1);
   };
   std::vector<std::vector<std::string>> names(sources_.size());
   for (std::size_t source = 0; source < sources_.size(); ++source) {
-    const std::size_t num_values = config_.sampling_files ? 1 : sources_[source].sampling.categories.size() + 1;
+    const std::size_t num_values =
+        config_.sampling_files ? 1 : sources_[source].sampling.categories.size() + 1;
     counts[source].resize(num_values);
     names[source].resize(num_values);
     for (std::size_t row = 0; row < roles_[source].size(); ++row) {
@@ -260,7 +264,8 @@ void Corpus::plan_sampling() {
     index_of.emplace(name, static_cast<uint32_t>(sampling_groups_.size()));
     sampling_groups_.push_back({.name = name, .cells = cells});
   }
-  for (const auto& [name, weight] : parse_sampling_weights(config_.sampling_weights, "data.sampling_weights")) {
+  for (const auto& [name, weight] :
+       parse_sampling_weights(config_.sampling_weights, "data.sampling_weights")) {
     bool is_known = false;
     for (SamplingGroup& group : sampling_groups_) {
       if (group.name != name &&
@@ -274,7 +279,8 @@ void Corpus::plan_sampling() {
     for (std::size_t i = 0; i < std::min<std::size_t>(10, sampling_groups_.size()); ++i)
       some.push_back("'" + sampling_groups_[i].name + "'");
     throw DataError("data.sampling_weights: no training cell is in group '{}'; the {} groups are {}{}", name,
-                    sampling_groups_.size(), fmt::join(some, ", "), some.size() < sampling_groups_.size() ? ", ..." : "");
+                    sampling_groups_.size(), fmt::join(some, ", "),
+                    some.size() < sampling_groups_.size() ? ", ..." : "");
   }
   share_out_epoch(sampling_groups_, config_.sampling_temperature);
   for (std::size_t source = 0; source < sources_.size(); ++source) {
@@ -295,7 +301,8 @@ void Corpus::plan_sampling() {
               largest[i]->name, largest[i]->cells, largest[i]->epoch_cells, num_training_cells_,
               static_cast<double>(largest[i]->epoch_cells) / static_cast<double>(largest[i]->cells));
   }
-  if (largest.size() > kNamedGroups) log::info("[data] sampling: and {} groups more", largest.size() - kNamedGroups);
+  if (largest.size() > kNamedGroups)
+    log::info("[data] sampling: and {} groups more", largest.size() - kNamedGroups);
 }
 
 void Corpus::check_unchanged(int32_t source, int64_t num_tokens) const {

@@ -1,8 +1,8 @@
 // The cells a run trains on and evaluates: sources mapped to the vocabulary, cells with too few genes left
-// out, the rest split into training and held-out cells. Opening looks at data.scan_cells cells at most, spread
-// over the files, for hit rates and truncation loss, and at all of a small corpus (corpus_scan.cpp: what is
-// known of a cell before it is read); afterwards one byte per cell stays in memory. All of it is a pure
-// function of the files and the configuration.
+// out, the rest split into training and held-out cells. Opening looks at data.scan_cells cells at most,
+// spread over the files, for hit rates and truncation loss, and at all of a small corpus (corpus_scan.cpp:
+// what is known of a cell before it is read); afterwards one byte per cell stays in memory. All of it is a
+// pure function of the files and the configuration.
 #pragma once
 
 #include <algorithm>
@@ -49,10 +49,10 @@ struct SourceReport {
   int64_t chosen_cells = 0;  // by data.filter
   int64_t training_cells = 0;
   int64_t heldout_cells = 0;
-  int64_t genes = 0;                       // columns of the matrix
-  int64_t known_genes = 0;                 // of them in the vocabulary
-  int64_t repeated_entries = 0;            // stored more than once for one cell and gene, and summed
-  int64_t unusable_cells = 0;              // of tokens.cells: fewer genes of the vocabulary than data.min_genes
+  int64_t genes = 0;             // columns of the matrix
+  int64_t known_genes = 0;       // of them in the vocabulary
+  int64_t repeated_entries = 0;  // stored more than once for one cell and gene, and summed
+  int64_t unusable_cells = 0;    // of tokens.cells: fewer genes of the vocabulary than data.min_genes
   std::vector<MissedGene> largest_misses;  // at most ten, by falling counts
   TokenizerReport tokens;                  // over the chosen cells that were looked at
   /// Hit rates, misses and repeats are those of a part of the chosen cells.
@@ -61,8 +61,8 @@ struct SourceReport {
 
 class Corpus {
  public:
-  /// Looks at data.scan_cells cells, or, with data.cache, takes what a pass over all would find from the cache.
-  /// Throws DataError: a cache of other settings or files, no gene of the vocabulary, hit rate below
+  /// Looks at data.scan_cells cells, or, with data.cache, takes what a pass over all would find from the
+  /// cache. Throws DataError: a cache of other settings or files, no gene of the vocabulary, hit rate below
   /// data.min_gene_hit_rate, no usable cell, no cell left to train on, nothing held out although asked for,
   /// weights of groups that are not there; and
   /// for a value among the cells looked at that no count can be.

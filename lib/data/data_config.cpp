@@ -14,12 +14,14 @@ void DataConfig::validate(const std::string& path) const {
   }
   parse_sampling_weights(sampling_weights, path + ".sampling_weights");
   if (sampling_files && !sampling_column.empty()) {
-    throw ConfigError("{}.sampling_files: true, but {}.sampling_column is '{}'; groups are either files or of a column",
-                      path, path, sampling_column);
+    throw ConfigError(
+        "{}.sampling_files: true, but {}.sampling_column is '{}'; groups are either files or of a column",
+        path, path, sampling_column);
   }
   if (!is_sampled() && (sampling_temperature != 1 || !sampling_weights.empty())) {
     throw ConfigError(
-        "{}.sampling_temperature and {}.sampling_weights: of which groups? Name an obs column in {}.sampling_column, "
+        "{}.sampling_temperature and {}.sampling_weights: of which groups? Name an obs column in "
+        "{}.sampling_column, "
         "or set {}.sampling_files",
         path, path, path, path);
   }

@@ -21,7 +21,7 @@ struct DataConfig {
   int64_t vocabulary_min_cells = 1;
   std::string cache;
   double min_gene_hit_rate = 0.5;
-  int64_t scan_cells = 32768;
+  int64_t scan_cells = 16384;
   bool allow_normalized = false;
   int64_t min_genes = 10;
   double heldout_fraction = 0.1;
@@ -70,7 +70,8 @@ struct DataConfig {
       "part of a file's counts that must lie in genes of the vocabulary; a file below is refused",
       config::between(0, 1));
     v("scan_cells", scan_cells,
-      "cells looked at before the first step: files with no more cells together are read whole, of larger ones "
+      "cells looked at before the first step: files with no more cells together are read whole, of larger "
+      "ones "
       "hit rates are estimated, and the rest is checked when it is read",
       config::at_least(0));
     v("allow_normalized", allow_normalized, "accept a matrix that does not hold raw counts");
@@ -90,7 +91,8 @@ struct DataConfig {
       "large; empty: none (lib/data/README.md)");
     v("sampling_files", sampling_files, "the files are the groups, instead of sampling_column");
     v("sampling_temperature", sampling_temperature,
-      "T: a group of n cells gets a part of each epoch proportional to n^(1/T). 1: as the cells are; 2: square "
+      "T: a group of n cells gets a part of each epoch proportional to n^(1/T). 1: as the cells are; 2: "
+      "square "
       "roots of sizes; large: all groups alike",
       config::between(1, 1e6));
     v("sampling_weights", sampling_weights,
@@ -108,8 +110,8 @@ struct DataConfig {
   }
   /// Whether groups of cells are drawn at their own rates (sampling.h).
   [[nodiscard]] bool is_sampled() const { return sampling_files || !sampling_column.empty(); }
-  /// Throws ConfigError for a filter or weights that cannot be understood, and for two ways to split or to group at
-  /// once.
+  /// Throws ConfigError for a filter or weights that cannot be understood, and for two ways to split or to
+  /// group at once.
   void validate(const std::string& path) const;
 };
 

@@ -210,8 +210,8 @@ struct TrainLoader::Impl {
     const Epoch& of = *window.epoch;
     const auto is_needed = std::span(window.is_needed)
                                .subspan(window.block_begin[index], static_cast<std::size_t>(of.sizes[block]));
-    window.results[index] = reader.read(ranges, of.ranges[block], is_needed, of.sample ? &*of.sample : nullptr,
-                                        options.seed, of.index);
+    window.results[index] = reader.read(ranges, of.ranges[block], is_needed,
+                                        of.sample ? &*of.sample : nullptr, options.seed, of.index);
   }
 
   // ---- packer
@@ -248,7 +248,8 @@ struct TrainLoader::Impl {
   bool pack(const Window& window) {
     for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
       const int64_t cell_of_step = position % options.global_batch_cells;
-      if (cell_of_step == 0) cells = {.step = position / options.global_batch_cells, .epoch = window.epoch->index};
+      if (cell_of_step == 0)
+        cells = {.step = position / options.global_batch_cells, .epoch = window.epoch->index};
       if (is_ours(position))
         add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)]);
       if (cell_of_step + 1 == options.global_batch_cells) {

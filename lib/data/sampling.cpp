@@ -24,8 +24,9 @@ std::vector<std::pair<std::string, double>> parse_sampling_weights(const std::ve
       if (problem != std::errc() || rest != end) weight = -1;
     }
     if (at == 0 || !(weight >= 0 && weight <= std::numeric_limits<float>::max()))
-      throw ConfigError("{}: expected group=weight with a weight of at least 0, for example blood=2, got '{}'", setting,
-                        text);
+      throw ConfigError(
+          "{}: expected group=weight with a weight of at least 0, for example blood=2, got '{}'", setting,
+          text);
     weights.emplace_back(text.substr(0, at), weight);
     const auto same = std::count_if(weights.begin(), weights.end(),
                                     [&](const auto& other) { return other.first == weights.back().first; });
@@ -40,8 +41,8 @@ void share_out_epoch(std::vector<SamplingGroup>& groups, double temperature) {
   std::vector<double> shares;
   for (SamplingGroup& group : groups) {
     num_cells += group.cells;
-    shares.push_back(group.cells == 0 ? 0
-                                      : group.weight * std::pow(static_cast<double>(group.cells), 1 / temperature));
+    shares.push_back(
+        group.cells == 0 ? 0 : group.weight * std::pow(static_cast<double>(group.cells), 1 / temperature));
     sum += shares.back();
   }
   if (!(sum > 0)) throw DataError("data.sampling_weights: every group with training cells has weight 0");
@@ -65,7 +66,8 @@ void share_out_epoch(std::vector<SamplingGroup>& groups, double temperature) {
   for (const SamplingGroup& group : groups) {
     if (group.cells > 0 && group.epoch_cells / group.cells >= std::numeric_limits<uint16_t>::max()) {
       throw DataError(
-          "data.sampling: group '{}' has {} cells for {} places of an epoch, more than 65,535 times each; lower "
+          "data.sampling: group '{}' has {} cells for {} places of an epoch, more than 65,535 times each; "
+          "lower "
           "its weight or data.sampling_temperature",
           group.name, group.cells, group.epoch_cells);
     }
@@ -76,16 +78,20 @@ std::string sampling_table(const std::vector<SamplingGroup>& groups) {
   std::string text = "group\tcells\tweight\tepoch_cells\ttimes_per_epoch\n";
   for (const SamplingGroup& group : groups) {
     std::string name = group.name;
-    std::replace_if(name.begin(), name.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
-    text += fmt::format("{}\t{}\t{}\t{}\t{:.4f}\n", name, group.cells, group.weight, group.epoch_cells,
-                        static_cast<double>(group.epoch_cells) / static_cast<double>(std::max<int64_t>(1, group.cells)));
+    std::replace_if(
+        name.begin(), name.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
+    text += fmt::format(
+        "{}\t{}\t{}\t{}\t{:.4f}\n", name, group.cells, group.weight, group.epoch_cells,
+        static_cast<double>(group.epoch_cells) / static_cast<double>(std::max<int64_t>(1, group.cells)));
   }
   return text;
 }
 
-EpochSample::EpochSample(const Corpus& corpus, std::span<const CellRange> ranges, uint64_t seed, int64_t epoch) {
+EpochSample::EpochSample(const Corpus& corpus, std::span<const CellRange> ranges, uint64_t seed,
+                         int64_t epoch) {
   struct Left {
-    uint64_t cells = 0, extra = 0;  // of the group's cells not yet met: how many, and how many stand once more
+    uint64_t cells = 0,
+             extra = 0;  // of the group's cells not yet met: how many, and how many stand once more
     uint16_t times = 0;
   };
   std::vector<Left> left;

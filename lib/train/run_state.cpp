@@ -107,7 +107,8 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW&
                         {"optimizer_updates", optimizer.num_updates()},
                         {"seed", state.seed},
                         {"vocabulary_sha256", state.vocabulary_sha256},
-                        {"training_cells_sha256", state.training_cells_sha256}}
+                        {"training_cells_sha256", state.training_cells_sha256},
+                        {"gene_map_sha256", state.gene_map_sha256}}
                        .dump(2) +
                    "\n";
   return contents;
@@ -129,7 +130,8 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
           .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
           .seed = required<uint64_t>(json, "seed", path),
           .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
-          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path)};
+          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path),
+          .gene_map_sha256 = json.contains("gene_map_sha256") ? required<std::string>(json, "gene_map_sha256", path) : ""};
 }
 
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,

@@ -21,7 +21,8 @@ namespace {
 
 std::vector<SamplingGroup> groups_of(const std::vector<int64_t>& cells) {
   std::vector<SamplingGroup> groups;
-  for (const int64_t count : cells) groups.push_back({.name = fmt::format("g{}", groups.size()), .cells = count});
+  for (const int64_t count : cells)
+    groups.push_back({.name = fmt::format("g{}", groups.size()), .cells = count});
   return groups;
 }
 
@@ -54,16 +55,22 @@ TEST(SharingOutAnEpoch, RefusesWhatCannotBe) {
   groups[0].weight = groups[1].weight = 0;
   EXPECT_CONTAINS(test::message_of<DataError>([&] { share_out_epoch(groups, 1); }), "has weight 0");
   groups = groups_of({10'000'000, 1});
-  EXPECT_CONTAINS(test::message_of<DataError>([&] { share_out_epoch(groups, 1e6); }), "group 'g1' has 1 cells");
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { share_out_epoch(groups, 1e6); }),
+                  "group 'g1' has 1 cells");
 }
 
 TEST(SamplingWeights, AreReadStrictly) {
   const auto weights = parse_sampling_weights({"blood=2", "a=b=0.5", "T cell=0"}, "w");
-  EXPECT_EQ(weights, (std::vector<std::pair<std::string, double>>{{"blood", 2}, {"a=b", 0.5}, {"T cell", 0}}));
-  for (const char* bad : {"blood", "blood=", "=2", "blood=-1", "blood=nan", "blood=inf", "blood=2x", "blood= 2", ""})
+  EXPECT_EQ(weights,
+            (std::vector<std::pair<std::string, double>>{{"blood", 2}, {"a=b", 0.5}, {"T cell", 0}}));
+  for (const char* bad :
+       {"blood", "blood=", "=2", "blood=-1", "blood=nan", "blood=inf", "blood=2x", "blood= 2", ""})
     EXPECT_CONTAINS(test::message_of<ConfigError>([&] { parse_sampling_weights({bad}, "w"); }),
                     "w: expected group=weight");
-  EXPECT_CONTAINS(test::message_of<ConfigError>([] { parse_sampling_weights({"a=1", "a=2"}, "w"); }), "given twice");
+  EXPECT_CONTAINS(test::message_of<ConfigError>([] {
+                    parse_sampling_weights({"a=1", "a=2"}, "w");
+                  }),
+                  "given twice");
 }
 
 TEST(SamplingSettings, ThatContradictEachOtherAreRefused) {
@@ -74,7 +81,8 @@ TEST(SamplingSettings, ThatContradictEachOtherAreRefused) {
   };
   EXPECT_CONTAINS(problem([](DataConfig& c) { c.sampling_temperature = 2; }), "of which groups?");
   EXPECT_CONTAINS(problem([](DataConfig& c) { c.sampling_weights = {"a=1"}; }), "of which groups?");
-  EXPECT_CONTAINS(problem([](DataConfig& c) { c.sampling_files = true, c.sampling_column = "x"; }), "either files or");
+  EXPECT_CONTAINS(problem([](DataConfig& c) { c.sampling_files = true, c.sampling_column = "x"; }),
+                  "either files or");
 }
 
 // Three tissues: 0 of most cells, 1 of some, 2 of few; of every 50th cell nobody knows it.
@@ -140,13 +148,15 @@ TEST(Sampling, EveryEpochHasThePlacesOfEachGroupAndCellsOfAGroupDifferByOne) {
         EXPECT_LE(count, of.epoch_cells / of.cells + 1);
         places[group] += count;
       }
-      for (std::size_t group = 0; group < 4; ++group) EXPECT_EQ(places[group], corpus.sampling_groups()[group].epoch_cells);
+      for (std::size_t group = 0; group < 4; ++group)
+        EXPECT_EQ(places[group], corpus.sampling_groups()[group].epoch_cells);
     }
   }
 }
 
-// Which cells of a group stand once more is uniform: chi-square over the cells of the largest group and many epochs,
-// false alarm about 1e-6; and the numbers of two neighbours are not correlated beyond drawing without replacement.
+// Which cells of a group stand once more is uniform: chi-square over the cells of the largest group and many
+// epochs, false alarm about 1e-6; and the numbers of two neighbours are not correlated beyond drawing without
+// replacement.
 TEST(Sampling, TheCellsDrawnOnceMoreAreUniform) {
   const Corpus corpus = test::make_corpus(tissues({700, 400}), sampled_config());
   const std::vector<CellRange> ranges = corpus.ranges(CellRole::kTraining, 16);
@@ -201,7 +211,8 @@ TEST(Sampling, BatchesDoNotDependOnWorkersRanksOrWhereTheyBegin) {
     }
     for (const int64_t first : {1, 13, 17, 38}) {
       options.first_step = first;
-      EXPECT_EQ(cells_of(batches_of(corpus, options, 1)[0]), cells_of(expected[static_cast<std::size_t>(first)]));
+      EXPECT_EQ(cells_of(batches_of(corpus, options, 1)[0]),
+                cells_of(expected[static_cast<std::size_t>(first)]));
     }
     options.first_step = 0;
     options.num_ranks = 7;
@@ -227,7 +238,8 @@ TEST(Sampling, CopiesOfACellInAStepHaveDifferentMasks) {
   const Corpus corpus = test::make_corpus(tissues({700}), config);
   int64_t num_pairs = 0, num_same = 0;
   for (const GlobalBatch& batch : batches_of(corpus, options_for(corpus, 600), 1)) {
-    std::map<uint64_t, std::set<std::vector<int32_t>>> masked;  // of long cells: which could hardly agree by chance
+    std::map<uint64_t, std::set<std::vector<int32_t>>>
+        masked;  // of long cells: which could hardly agree by chance
     std::map<uint64_t, int64_t> copies;
     for (const PackedMicroBatch& pack : batch.micro_batches) {
       for (std::size_t cell = 0; cell < pack.cell_ids.size(); ++cell) {
@@ -273,7 +285,8 @@ TEST(Sampling, FilesMayBeTheGroupsAndHeldOutCellsAreNotDrawn) {
   const auto& groups = corpus.sampling_groups();
   ASSERT_EQ(groups.size(), 2U);
   EXPECT_EQ(groups[0].name, "folder/file0.h5ad");
-  EXPECT_NEAR(static_cast<double>(groups[1].epoch_cells) / static_cast<double>(groups[0].epoch_cells), 2.0, 0.01);
+  EXPECT_NEAR(static_cast<double>(groups[1].epoch_cells) / static_cast<double>(groups[0].epoch_cells), 2.0,
+              0.01);
   for (const GlobalBatch& batch : batches_of(corpus, options_for(corpus), 20))
     for (const uint64_t id : cells_of(batch)) EXPECT_TRUE(group_of_cell(corpus).contains(id));
 }
@@ -281,8 +294,9 @@ TEST(Sampling, FilesMayBeTheGroupsAndHeldOutCellsAreNotDrawn) {
 TEST(Sampling, AGroupThatIsNotThereIsNamedBesideThoseThatAre) {
   DataConfig config = sampled_config();
   config.sampling_weights = {"blod=2"};
-  EXPECT_CONTAINS(test::message_of<DataError>([&] { test::make_corpus(tissues({300}), config); }),
-                  "no training cell is in group 'blod'; the 4 groups are '(missing)', 'blood', 'eye', 'liver'");
+  EXPECT_CONTAINS(
+      test::message_of<DataError>([&] { test::make_corpus(tissues({300}), config); }),
+      "no training cell is in group 'blod'; the 4 groups are '(missing)', 'blood', 'eye', 'liver'");
 }
 
 TEST(Sampling, TheTableOfARunHasEveryGroup) {
@@ -290,7 +304,8 @@ TEST(Sampling, TheTableOfARunHasEveryGroup) {
   const std::string table = sampling_table(corpus.sampling_groups());
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 5);
   EXPECT_CONTAINS(table, "group\tcells\tweight\tepoch_cells\ttimes_per_epoch\n");
-  EXPECT_CONTAINS(table, fmt::format("eye\t{}\t1\t{}\t", corpus.sampling_groups()[2].cells, corpus.sampling_groups()[2].epoch_cells));
+  EXPECT_CONTAINS(table, fmt::format("eye\t{}\t1\t{}\t", corpus.sampling_groups()[2].cells,
+                                     corpus.sampling_groups()[2].epoch_cells));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The folder of a token cache: its token files, with their checksums made right so that what lies behind them is
-// reached, and its cache.json. Every row is taken out of a cache that opens.
+// The folder of a token cache: its token files, with their checksums made right so that what lies behind them
+// is reached, and its cache.json. Every row is taken out of a cache that opens.
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -63,7 +63,8 @@ const Folder& folder() {
 }
 
 data::CacheFileKey key_of_file() {
-  return {.identity_hash = std::string(64, 'a'), .first_row = 0, .num_rows = kRows, .num_vocabulary_tokens = 40};
+  return {
+      .identity_hash = std::string(64, 'a'), .first_row = 0, .num_rows = kRows, .num_vocabulary_tokens = 40};
 }
 
 void run_file(std::string_view input, bool has_right_checksum) {
@@ -92,7 +93,8 @@ void run_manifest(std::string_view input) {
   static const ScratchFile text(".json");
   text.write(input);
   std::filesystem::rename(text.path(), path);
-  const auto cache = data::TokenCache::open(good.path / "cache", good.identity, good.sources, good.vocabulary->size());
+  const auto cache =
+      data::TokenCache::open(good.path / "cache", good.identity, good.sources, good.vocabulary->size());
   std::vector<int32_t> tokens;
   for (int64_t row = 0; row < good.sources[0].matrix->num_cells(); ++row) cache->append(0, row, tokens);
   data::DataConfig config = good.config;
@@ -114,7 +116,8 @@ std::vector<std::string> seeds_cache() {
   const ScratchFile file(".bin");
   data::write_cache_file(file.path(), key_of_file(), {0, 3, 3, 5, 6, 6, 9}, {4, 5, 6, 39, 4, 8, 4, 6, 7});
   const std::string bytes = read_file(file.path());
-  return {std::string(1, '\0') + bytes, std::string(1, '\1') + bytes, std::string(1, '\2') + folder().manifest};
+  return {std::string(1, '\0') + bytes, std::string(1, '\1') + bytes,
+          std::string(1, '\2') + folder().manifest};
 }
 
 }  // namespace scrna::fuzz

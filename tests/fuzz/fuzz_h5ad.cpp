@@ -1,31 +1,12 @@
-// Two targets on .h5ad files. h5ad_tables builds a file in memory from the input, choice by choice: objects of every
-// kind, right and wrong types, lengths, attributes, texts, codes and links, all well-formed HDF5, since damage inside
-// HDF5's own structures is libhdf5's to survive (README.md). sparse_arrays puts the input over the stored bytes of
-// indptr, indices and data of good files, plain and compressed. What was built is read as a run reads it.
+#include "tests/fuzz/fuzz_h5ad.h"
+
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstring>
+#include <mutex>
 
-#include <hdf5.h>
-
-#include "lib/core/error.h"
-#include "lib/core/files.h"
-#include "lib/data/anndata.h"
 #include "lib/data/cell_source.h"
-#include "lib/data/counts_verdict.h"
-#include "lib/data/gene_ids.h"
-#include "lib/data/hdf5.h"
-#include "tests/fuzz/fuzz_targets.h"
 
 namespace scrna::fuzz {
-namespace {
 
-constexpr int64_t kCells = 5, kGenes = 4;
-
-// ---- building
-
-// For writing: HDF5's own buffers for conversions are 1 MB each and zeroed every time.
 hid_t small_buffers() {
   static const hid_t properties = [] {
     const hid_t transfer = H5Pcreate(H5P_DATASET_XFER);
@@ -35,32 +16,26 @@ hid_t small_buffers() {
   return properties;
 }
 
-class Image {
- public:
-  Image() {
-    const std::scoped_lock lock(data::h5::hdf5_mutex());
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fapl_core(access, 65536, 0);
-    file_ = H5Fcreate("fuzz", H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    H5Pclose(access);
-  }
-  ~Image() {
-    if (file_ >= 0) H5Fclose(file_);
-  }
-  Image(const Image&) = delete;
-  Image& operator=(const Image&) = delete;
-  [[nodiscard]] hid_t id() const { return file_; }
-  [[nodiscard]] std::string bytes() const {
-    H5Fflush(file_, H5F_SCOPE_GLOBAL);
-    std::string image(static_cast<std::size_t>(std::max<ssize_t>(0, H5Fget_file_image(file_, nullptr, 0))), '\0');
-    H5Fget_file_image(file_, image.data(), image.size());
-    return image;
-  }
+Image::Image() {
+  const std::scoped_lock lock(data::h5::hdf5_mutex());
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  H5Pset_fapl_core(access, 65536, 0);
+  file_ = H5Fcreate("fuzz", H5F_ACC_TRUNC, H5P_DEFAULT, access);
+  H5Pclose(access);
+}
 
- private:
-  hid_t file_ = -1;
-};
+Image::~Image() {
+  if (file_ >= 0) H5Fclose(file_);
+}
+
+std::string Image::bytes() const {
+  H5Fflush(file_, H5F_SCOPE_GLOBAL);
+  std::string image(static_cast<std::size_t>(std::max<ssize_t>(0, H5Fget_file_image(file_, nullptr, 0))),
+                    '\0');
+  H5Fget_file_image(file_, image.data(), image.size());
+  return image;
+}
 
 void text_attribute(hid_t object, const char* name, const std::string& value, bool is_fixed) {
   const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
@@ -82,42 +57,10 @@ void number_attribute(hid_t object, const char* name, const std::vector<int64_t>
   H5Sclose(space);
 }
 
-hid_t stored_type(Choices& choices) {
-  const std::array<hid_t, 12> types = {H5T_STD_I8LE,  H5T_STD_U8LE,  H5T_STD_I16LE,  H5T_STD_I32LE,
-                                       H5T_STD_I64LE, H5T_STD_U64LE, H5T_STD_I32BE,  H5T_IEEE_F32LE,
-                                       H5T_IEEE_F64LE, H5T_IEEE_F32BE, H5T_STD_U32LE, H5T_STD_U16BE};
-  return types[choices.below(types.size())];
-}
-
-// A data set of numbers: some written, the rest HDF5's zeros; sometimes far larger than anything that is stored.
-void numbers(hid_t group, const char* name, Choices& choices, int64_t length, bool is_huge = false) {
-  std::array<hsize_t, 2> shape = {static_cast<hsize_t>(std::max<int64_t>(0, length)), 1};
-  const int rank = choices.one_in(32) ? 2 : choices.one_in(32) ? 0 : 1;
-  if (is_huge) shape[0] = static_cast<hsize_t>(1'000'000'000'000'000);
-  const hid_t space = rank == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(rank, shape.data(), nullptr);
-  const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
-  const hsize_t chunk[2] = {4, 1};
-  const bool is_chunked = rank > 0 && (is_huge || choices.one_in(4));
-  if (is_chunked) H5Pset_chunk(properties, rank, chunk);
-  if (is_chunked && choices.one_in(2)) H5Pset_deflate(properties, 1);
-  if (is_chunked && choices.one_in(8)) H5Pset_fletcher32(properties);
-  const hid_t dataset = H5Dcreate2(group, name, stored_type(choices), space, H5P_DEFAULT, properties, H5P_DEFAULT);
-  if (dataset >= 0 && !is_huge && rank == 1 && shape[0] > 0) {
-    std::vector<double> values(shape[0]);
-    for (double& value : values) {
-      const int64_t number = choices.number();
-      value = number == -2 ? std::nan("") : static_cast<double>(number);
-    }
-    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
-  }
-  if (dataset >= 0) H5Dclose(dataset);
-  H5Pclose(properties);
-  H5Sclose(space);
-}
-
 void texts(hid_t group, const char* name, Choices& choices, int64_t length) {
   std::vector<std::string> values;
-  for (int64_t i = 0; i < length; ++i) values.push_back(choices.one_in(3) ? choices.text() : "id" + std::to_string(i));
+  for (int64_t i = 0; i < length; ++i)
+    values.push_back(choices.one_in(3) ? choices.text() : "id" + std::to_string(i));
   const hsize_t size = values.size();
   const bool is_fixed = choices.one_in(3);
   const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate_simple(1, &size, nullptr);
@@ -141,164 +84,6 @@ void texts(hid_t group, const char* name, Choices& choices, int64_t length) {
   H5Tclose(type);
 }
 
-std::string encoding(Choices& choices, std::string_view right) {
-  constexpr std::array<std::string_view, 10> kAll = {"array", "csr_matrix", "csc_matrix", "dataframe", "categorical",
-                                                     "string-array", "nullable-integer", "nullable-boolean",
-                                                     "nullable-string-array", "anndata"};
-  if (!choices.one_in(8)) return std::string(right);
-  return choices.one_in(4) ? choices.text() : std::string(kAll[choices.below(kAll.size())]);
-}
-
-int64_t length_near(Choices& choices, int64_t right) {
-  return choices.one_in(8) ? std::max<int64_t>(0, right + static_cast<int64_t>(choices.below(5)) - 2) : right;
-}
-
-void link_or_nothing(hid_t group, const char* name, Choices& choices) {
-  switch (choices.below(4)) {
-    case 0:
-      H5Lcreate_soft("/obs", group, name, H5P_DEFAULT, H5P_DEFAULT);
-      break;
-    case 1:
-      H5Lcreate_soft(name, group, name, H5P_DEFAULT, H5P_DEFAULT);  // to itself
-      break;
-    case 2:
-      H5Lcreate_external("/dev/null", "/", group, name, H5P_DEFAULT, H5P_DEFAULT);
-      break;
-    default:
-      break;
-  }
-}
-
-void column(hid_t table, const char* name, Choices& choices, int64_t rows) {
-  const int64_t length = length_near(choices, rows);
-  switch (choices.below(7)) {
-    case 0:
-      return texts(table, name, choices, length);
-    case 1:
-    case 2:
-      return numbers(table, name, choices, length, choices.one_in(32));
-    case 3: {
-      const hid_t group = H5Gcreate2(table, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-      text_attribute(group, "encoding-type", encoding(choices, "categorical"), choices.one_in(2));
-      if (!choices.one_in(16)) numbers(group, "codes", choices, length);
-      if (choices.one_in(4)) {
-        numbers(group, "categories", choices, static_cast<int64_t>(choices.below(4)));
-      } else {
-        texts(group, "categories", choices, static_cast<int64_t>(choices.below(6)));
-      }
-      H5Gclose(group);
-      return;
-    }
-    case 4: {
-      const hid_t group = H5Gcreate2(table, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-      text_attribute(group, "encoding-type", encoding(choices, choices.one_in(2) ? "nullable-integer" : "nullable-string-array"), false);
-      if (choices.one_in(2)) {
-        numbers(group, "values", choices, length);
-      } else {
-        texts(group, "values", choices, length);
-      }
-      if (!choices.one_in(4)) numbers(group, "mask", choices, length_near(choices, length));
-      H5Gclose(group);
-      return;
-    }
-    case 5: {  // of AnnData 0.7: codes here, categories in __categories
-      numbers(table, name, choices, length);
-      const hid_t categories = H5Gcreate2(table, "__categories", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-      if (categories < 0) return;
-      texts(categories, name, choices, static_cast<int64_t>(choices.below(5)));
-      H5Gclose(categories);
-      return;
-    }
-    default:
-      return link_or_nothing(table, name, choices);
-  }
-}
-
-void table(hid_t file, const char* name, Choices& choices, int64_t rows) {
-  if (choices.one_in(32)) return link_or_nothing(file, name, choices);
-  if (choices.one_in(32)) return numbers(file, name, choices, rows);
-  const hid_t group = H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-  if (!choices.one_in(8)) text_attribute(group, "encoding-type", encoding(choices, "dataframe"), choices.one_in(2));
-  const char* const index = choices.one_in(4) ? "index" : "_index";
-  if (!choices.one_in(8)) text_attribute(group, "_index", choices.one_in(8) ? choices.text() : index, choices.one_in(2));
-  if (choices.one_in(16)) {
-    numbers(group, index, choices, length_near(choices, rows));
-  } else {
-    texts(group, index, choices, length_near(choices, rows));
-  }
-  const uint64_t num_columns = choices.below(4);
-  for (uint64_t i = 0; i < num_columns; ++i)
-    column(group, std::array{"c0", "c1", "c2"}[i], choices, rows);
-  H5Gclose(group);
-}
-
-void matrix(hid_t file, const char* name, Choices& choices) {
-  if (choices.one_in(16)) return link_or_nothing(file, name, choices);
-  if (choices.one_in(4)) {
-    const std::array<hsize_t, 2> shape = {static_cast<hsize_t>(length_near(choices, kCells)),
-                                          choices.one_in(32) ? hsize_t{1} << 45 : static_cast<hsize_t>(kGenes)};
-    const hid_t space = H5Screate_simple(2, shape.data(), nullptr), properties = H5Pcreate(H5P_DATASET_CREATE);
-    const hsize_t chunk[2] = {2, 2};
-    if (shape[1] > kGenes || choices.one_in(2)) H5Pset_chunk(properties, 2, chunk);
-    const hid_t dataset = H5Dcreate2(file, name, stored_type(choices), space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    if (dataset >= 0 && shape[1] == kGenes) {
-      std::vector<double> values(shape[0] * shape[1]);
-      for (double& value : values) value = static_cast<double>(choices.number());
-      if (!values.empty()) H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
-    }
-    if (dataset >= 0) H5Dclose(dataset);
-    H5Pclose(properties);
-    H5Sclose(space);
-    return;
-  }
-  const hid_t group = H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-  const bool is_csc = choices.one_in(3);
-  if (!choices.one_in(8)) text_attribute(group, choices.one_in(8) ? "h5sparse_format" : "encoding-type", encoding(choices, is_csc ? "csc_matrix" : "csr_matrix"), false);
-  if (!choices.one_in(16))
-    number_attribute(group, choices.one_in(8) ? "h5sparse_shape" : "shape",
-                     choices.one_in(8) ? std::vector<int64_t>{choices.number(), choices.number()} : std::vector<int64_t>{kCells, kGenes});
-  const int64_t entries = static_cast<int64_t>(choices.below(9));
-  const bool is_huge = choices.one_in(32);
-  numbers(group, "data", choices, length_near(choices, entries), is_huge);
-  numbers(group, "indices", choices, length_near(choices, entries), is_huge);
-  numbers(group, "indptr", choices, length_near(choices, (is_csc ? kGenes : kCells) + 1));
-  H5Gclose(group);
-}
-
-std::string build(std::string_view input) {
-  Choices choices(input);
-  const Image image;
-  const std::scoped_lock lock(data::h5::hdf5_mutex());
-  if (choices.one_in(2)) text_attribute(image.id(), "encoding-type", encoding(choices, "anndata"), choices.one_in(2));
-  table(image.id(), "obs", choices, kCells);
-  table(image.id(), "var", choices, kGenes);
-  if (!choices.one_in(16)) matrix(image.id(), "X", choices);
-  if (choices.one_in(4)) {
-    const hid_t layers = H5Gcreate2(image.id(), "layers", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    matrix(layers, "counts", choices);
-    H5Gclose(layers);
-  }
-  if (choices.one_in(4)) {
-    const hid_t raw = H5Gcreate2(image.id(), "raw", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    matrix(raw, "X", choices);
-    table(raw, "var", choices, kGenes);
-    H5Gclose(raw);
-  }
-  return image.bytes();
-}
-
-// ---- reading
-
-// Each part by itself: an error of one must not hide the others.
-template <class Read>
-void attempt(const Read& read) {
-  try {
-    read();
-  } catch (const Error& error) {
-    if (error.code() == ExitCode::kBug) throw;
-  }
-}
-
 void read_matrix(const data::AnnDataFile& file, const std::string& name) {
   const auto matrix = file.open_matrix(name);
   data::CellSource source{.name = "fuzz.h5ad", .matrix = matrix, .gene_ids = {}, .groups = {}, .chosen = {}};
@@ -319,133 +104,6 @@ void read_matrix(const data::AnnDataFile& file, const std::string& name) {
     }
     if (matrix->num_genes() <= 100) attempt([&] { check_values(source, block); });
   }
-}
-
-void read_all(const std::string& path) {
-  const data::AnnDataFile file(path);
-  static_cast<void>(file.format());
-  for (const std::string& column : file.obs_columns()) {
-    attempt([&] { static_cast<void>(file.obs_kind(column)); });
-    attempt([&] { static_cast<void>(file.obs_categories(column)); });
-    attempt([&] { static_cast<void>(file.obs_numbers(column)); });
-  }
-  attempt([&] { static_cast<void>(file.obs_index()); });
-  for (const std::string& name : file.matrix_names()) {
-    attempt([&] { read_matrix(file, name); });
-    attempt([&] { static_cast<void>(data::choose_gene_ids(file, name, "")); });
-    for (const std::string& column : file.var_columns(name))
-      attempt([&] { static_cast<void>(file.var_column(name, column)); });
-  }
-  attempt([&] { static_cast<void>(data::judge_counts(file, "auto")); });
-}
-
-// ---- arrays over good files
-
-struct Template {
-  std::string bytes;
-  std::vector<std::pair<std::size_t, std::size_t>> places;  // offset and length of the stored arrays
-};
-
-Template make_template(hid_t index_type, hid_t value_type, bool is_chunked, bool is_shuffled) {
-  const Image image;
-  const std::scoped_lock lock(data::h5::hdf5_mutex());
-  std::string zeros(64, '\0');
-  Choices choices(zeros);
-  for (const auto& [name, rows] : {std::pair{"obs", kCells}, std::pair{"var", kGenes}}) {
-    const hid_t group = H5Gcreate2(image.id(), name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    text_attribute(group, "encoding-type", "dataframe", false);
-    text_attribute(group, "_index", "_index", false);
-    texts(group, "_index", choices, rows);
-    H5Gclose(group);
-  }
-  const hid_t group = H5Gcreate2(image.id(), "X", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-  text_attribute(group, "encoding-type", "csr_matrix", false);
-  number_attribute(group, "shape", {kCells, kGenes});
-  Template result;
-  const auto add = [&](const char* name, hid_t type, std::vector<double> values) {
-    const hsize_t size = values.size(), chunk = 4;
-    const hid_t space = H5Screate_simple(1, &size, nullptr), properties = H5Pcreate(H5P_DATASET_CREATE);
-    if (is_chunked) {
-      H5Pset_chunk(properties, 1, &chunk);
-      if (is_shuffled) H5Pset_shuffle(properties);
-      H5Pset_deflate(properties, 4);
-    }
-    const hid_t dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, small_buffers(), values.data());
-    H5Fflush(image.id(), H5F_SCOPE_GLOBAL);
-    if (is_chunked) {
-      for (hsize_t at = 0; at < size; at += chunk) {
-        haddr_t address = 0;
-        hsize_t bytes = 0;
-        unsigned mask = 0;
-        H5Dget_chunk_info_by_coord(dataset, &at, &mask, &address, &bytes);
-        result.places.emplace_back(address, bytes);
-      }
-    } else {
-      result.places.emplace_back(H5Dget_offset(dataset), H5Dget_storage_size(dataset));
-    }
-    H5Dclose(dataset);
-    H5Pclose(properties);
-    H5Sclose(space);
-  };
-  add("indptr", index_type, {0, 2, 2, 5, 6, 8});
-  add("indices", index_type, {0, 3, 1, 2, 3, 0, 1, 2});
-  add("data", value_type, {1, 5, 2, 1, 1, 9, 3, 1});
-  H5Gclose(group);
-  result.bytes = image.bytes();
-  return result;
-}
-
-const std::vector<Template>& templates() {
-  static const std::vector<Template> all = {
-      make_template(H5T_STD_I32LE, H5T_IEEE_F32LE, false, false), make_template(H5T_STD_I64LE, H5T_IEEE_F64LE, false, false),
-      make_template(H5T_STD_I32LE, H5T_IEEE_F32LE, true, false),  make_template(H5T_STD_I64LE, H5T_STD_I64LE, true, true),
-      make_template(H5T_STD_U32LE, H5T_STD_U16LE, true, false),   make_template(H5T_STD_U64LE, H5T_STD_U8LE, false, false)};
-  return all;
-}
-
-}  // namespace
-
-void run_h5ad_tables(std::string_view input) {
-  static const ScratchFile file(".h5ad");
-  file.write(build(input));
-  read_all(file.path());
-}
-
-std::vector<std::string> seeds_h5ad_tables() {
-  std::vector<std::string> seeds = {std::string(160, '\0'), std::string(160, '\1')};
-  for (int seed = 0; seed < 30; ++seed) {
-    std::string bytes;
-    for (uint64_t i = 0; i < 160; ++i) bytes += static_cast<char>((i * 2654435761U * static_cast<uint64_t>(seed + 3)) >> 13);
-    seeds.push_back(bytes);
-  }
-  return seeds;
-}
-
-void run_sparse_arrays(std::string_view input) {
-  static const ScratchFile file(".h5ad");
-  if (input.empty()) return;
-  const Template& good = templates()[static_cast<uint8_t>(input[0]) % templates().size()];
-  std::string bytes = good.bytes;
-  std::size_t at = 1;
-  for (const auto& [offset, length] : good.places) {
-    const std::size_t count = std::min(length, input.size() - std::min(at, input.size()));
-    if (count > 0) std::memcpy(bytes.data() + offset, input.data() + at, count);
-    at += length;
-  }
-  file.write(bytes);
-  const data::AnnDataFile opened(file.path());
-  read_matrix(opened, "X");
-}
-
-std::vector<std::string> seeds_sparse_arrays() {
-  std::vector<std::string> seeds;
-  for (std::size_t i = 0; i < templates().size(); ++i) {
-    std::string input(1, static_cast<char>(i));
-    for (const auto& [offset, length] : templates()[i].places) input += templates()[i].bytes.substr(offset, length);
-    seeds.push_back(input);
-  }
-  return seeds;
 }
 
 }  // namespace scrna::fuzz

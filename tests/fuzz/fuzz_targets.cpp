@@ -6,10 +6,9 @@
 #include <fstream>
 #include <limits>
 
+#include <ATen/ops/arange.h>
 #include <fcntl.h>
 #include <unistd.h>
-
-#include <ATen/ops/arange.h>
 
 #include "lib/checkpoint/safetensors.h"
 #include "lib/config/node.h"
@@ -61,10 +60,13 @@ std::vector<std::string> seeds_gene_map() {
   return {"alias\tid\nP53\tTP53\nBCC7\tTP53\n", "alias\tid\r\nP53\tENSG00000141510.17\r\n", "alias\tid\n"};
 }
 
-void run_yaml(std::string_view input) { static_cast<void>(config::parse_text(std::string(input), "config.yaml")); }
+void run_yaml(std::string_view input) {
+  static_cast<void>(config::parse_text(std::string(input), "config.yaml"));
+}
 std::vector<std::string> seeds_yaml() {
   return {"data:\n  files: [a.h5ad, 'b.h5ad']\n  min_genes: 10\ntrain:\n  steps: 100 # few\n",
-          "{data: {files: \"x\\ty\"}, model: {width: 64}}\n", "a: |\n  text\n  more\nb: >-\n  folded\nc: null\n", "{}"};
+          "{data: {files: \"x\\ty\"}, model: {width: 64}}\n",
+          "a: |\n  text\n  more\nb: >-\n  folded\nc: null\n", "{}"};
 }
 
 // Expressions are tried on the cells of a file with a column of each kind.
@@ -130,7 +132,8 @@ ScratchFile::~ScratchFile() { ::unlink(path_.c_str()); }
 
 const std::string& ScratchFile::write(std::string_view bytes) const {
   const int file = ::open(path_.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
-  const bool is_written = file >= 0 && ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
+  const bool is_written =
+      file >= 0 && ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
   if (file >= 0) ::close(file);
   if (!is_written) std::abort();  // no memory for the input: nothing was tested
   return path_;
@@ -155,7 +158,8 @@ int64_t Choices::number() {
 }
 
 std::string Choices::text() {
-  constexpr std::array<std::string_view, 10> kTexts = {"a", "b", "ENSG00000141510", "TP53", "", "True", "12", "_index", "nan", "b"};
+  constexpr std::array<std::string_view, 10> kTexts = {"a",    "b",  "ENSG00000141510", "TP53", "",
+                                                       "True", "12", "_index",          "nan",  "b"};
   const uint8_t first = byte();
   if (first < 200) return std::string(kTexts[first % kTexts.size()]);
   std::string text;

@@ -1,7 +1,8 @@
-// What is fuzzed: each target turns bytes into one input of a reader and reads it. An input must end in data or in
-// an error of the user; everything else (a signal, a sanitizer's report, an InternalError, an exception that is not
-// ours) is a finding. Two programs drive the targets: libFuzzer, where clang is (fuzz_inputs of a build with
-// -fsanitize=fuzzer), and plain_driver.cpp everywhere else and in every test run.
+// What is fuzzed: each target turns bytes into one input of a reader and reads it. An input must end in data
+// or in an error of the user; everything else (a signal, a sanitizer's report, an InternalError, an exception
+// that is not ours) is a finding. Two programs drive the targets: libFuzzer, where clang is
+// (libfuzzer_inputs, in a build with -fsanitize=fuzzer), and plain_driver.cpp everywhere else and in every
+// test run.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,8 @@ const Target* find_target(std::string_view name);
 /// Calls `read`; errors of the user end here, an InternalError and everything else goes on.
 void expect_data_or_refusal(void (*read)(std::string_view), std::string_view input);
 
-/// A file of this process in memory (/dev/shm where there is one), written again for each input; removed when the
-/// process ends.
+/// A file of this process in memory (/dev/shm where there is one), written again for each input; removed when
+/// the process ends.
 class ScratchFile {
  public:
   explicit ScratchFile(std::string_view suffix);

@@ -1,5 +1,7 @@
-// Drives the fuzz targets by libFuzzer (clang, -fsanitize=fuzzer): coverage decides which inputs are damaged further.
-//   SCRNA_FUZZ_TARGET=yaml fuzz_inputs -runs=1000000 CORPUS_FOLDER        the folder first gets the seeds of the target
+// Drives the fuzz targets by libFuzzer (clang, -fsanitize=fuzzer): coverage decides which inputs are damaged
+// further.
+//   SCRNA_FUZZ_TARGET=yaml libfuzzer_inputs -runs=1000000 CORPUS_FOLDER        the folder first gets the
+//   seeds of the target
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -26,7 +28,9 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
     if ((*argv)[i][0] == '-' || !std::filesystem::is_directory((*argv)[i])) continue;
     int num_seeds = 0;
     for (const std::string& seed : target->seeds())
-      std::ofstream(std::filesystem::path((*argv)[i]) / ("seed-" + std::to_string(num_seeds++)), std::ios::binary) << seed;
+      std::ofstream(std::filesystem::path((*argv)[i]) / ("seed-" + std::to_string(num_seeds++)),
+                    std::ios::binary)
+          << seed;
     break;
   }
   return 0;

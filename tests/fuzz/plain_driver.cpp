@@ -1,6 +1,6 @@
-// Drives the fuzz targets without libFuzzer: seeds damaged at random, in one process, a given number of times. For
-// every test run and for compilers that have no libFuzzer; a finding ends the program by the exception or signal it is,
-// after the input was written to CRASH_FILE.
+// Drives the fuzz targets without libFuzzer: seeds damaged at random, in one process, a given number of
+// times. For every test run and for compilers that have no libFuzzer; a finding ends the program by the
+// exception or signal it is, after the input was written to CRASH_FILE.
 //   fuzz_inputs TARGET EXECUTIONS SEED [CRASH_FILE]      fuzz_inputs --list
 //   fuzz_inputs TARGET --input FILE                      one input, for example a finding of libFuzzer
 #include <algorithm>
@@ -78,6 +78,7 @@ int main(int argc, char** argv) {
     fuzz::expect_data_or_refusal(target->run, input);
   }
   if (argc > 4) std::remove(argv[4]);
-  std::cout << fmt::format("{}: {} executions in {:.1f} s\n", target->name, executions, now_seconds() - start);
+  std::cout << fmt::format("{}: {} executions in {:.1f} s\n", target->name, executions,
+                           now_seconds() - start);
   return 0;
 }
