@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -85,6 +86,7 @@ Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const Dat
     take_from_cache();
   }
   check_split();
+  if (config_.is_sampled()) plan_sampling();
 }
 
 uint64_t Corpus::cell_id(int32_t source, int64_t row) const {
@@ -166,8 +168,8 @@ void Corpus::check_hit_rate(std::size_t source) const {
       "{:.1f} %; {} of {} genes are known). The largest missing: {}. Is it another species or another kind "
       "of gene "
       "id? Set data.gene_column or data.gene_map, use another vocabulary, or lower data.min_gene_hit_rate",
-      report.name, 100 * report.tokens.count_hit_rate(), estimate, 100 * config_.min_gene_hit_rate, report.known_genes,
-      report.genes, text_of(report.largest_misses, counts));
+      report.name, 100 * report.tokens.count_hit_rate(), estimate, 100 * config_.min_gene_hit_rate,
+      report.known_genes, report.genes, text_of(report.largest_misses, counts));
 }
 
 void Corpus::check_split() {
@@ -189,9 +191,10 @@ void Corpus::check_split() {
         100 * tokens.gene_hit_rate(), 100 * tokens.count_hit_rate(), tokenizer_config_.max_tokens,
         100 * tokens.truncated_genes(), 100 * tokens.truncated_counts());
     if (report.is_estimate()) {
-      log::info("[data] {}: of {} cells looked at, {} have too few genes of the vocabulary; others of their block "
-                "take the place of such cells",
-                report.name, report.tokens.cells, report.unusable_cells);
+      log::info(
+          "[data] {}: of {} cells looked at, {} have too few genes of the vocabulary; others of their block "
+          "take the place of such cells",
+          report.name, report.tokens.cells, report.unusable_cells);
     }
     if (!report.largest_misses.empty()) {
       log::info("[data] {}: {} of {} genes are in the vocabulary; the largest that are not: {}", report.name,
@@ -225,6 +228,81 @@ void Corpus::check_split() {
         "without evaluation",
         config_.heldout_fraction, num_training_cells_);
   }
+}
+
+// Groups by name, over all files, with their training cells; then their parts of an epoch.
+void Corpus::plan_sampling() {
+  std::map<std::string, int64_t> cells_of_group;
+  const auto name_of = [&](std::size_t source, std::size_t row) -> std::string {
+    if (config_.sampling_files) return sources_[source].name;
+    const CategoryColumn& column = sources_[source].sampling;
+    return column.codes[row] < 0 ? "(missing)"
+                                 : column.categories[static_cast<std::size_t>(column.codes[row])];
+  };
+  // By value of the column first: a million cells have few of them.
+  std::vector<std::vector<int64_t>> counts(sources_.size());
+  const auto value_of = [&](std::size_t source, std::size_t row) {
+    return config_.sampling_files ? std::size_t{0}
+                                  : static_cast<std::size_t>(sources_[source].sampling.codes[row] + 1);
+  };
+  std::vector<std::vector<std::string>> names(sources_.size());
+  for (std::size_t source = 0; source < sources_.size(); ++source) {
+    const std::size_t num_values =
+        config_.sampling_files ? 1 : sources_[source].sampling.categories.size() + 1;
+    counts[source].resize(num_values);
+    names[source].resize(num_values);
+    for (std::size_t row = 0; row < roles_[source].size(); ++row) {
+      if (roles_[source][row] != CellRole::kTraining) continue;
+      const std::size_t value = value_of(source, row);
+      if (counts[source][value]++ == 0) names[source][value] = name_of(source, row);
+    }
+    for (std::size_t value = 0; value < num_values; ++value)
+      if (counts[source][value] > 0) cells_of_group[names[source][value]] += counts[source][value];
+  }
+  std::unordered_map<std::string, uint32_t> index_of;
+  for (const auto& [name, cells] : cells_of_group) {
+    index_of.emplace(name, static_cast<uint32_t>(sampling_groups_.size()));
+    sampling_groups_.push_back({.name = name, .cells = cells});
+  }
+  for (const auto& [name, weight] :
+       parse_sampling_weights(config_.sampling_weights, "data.sampling_weights")) {
+    bool is_known = false;
+    for (SamplingGroup& group : sampling_groups_) {
+      if (group.name != name &&
+          !(config_.sampling_files && std::filesystem::path(group.name).filename().string() == name))
+        continue;
+      group.weight = weight;
+      is_known = true;
+    }
+    if (is_known) continue;
+    std::vector<std::string> some;
+    for (std::size_t i = 0; i < std::min<std::size_t>(10, sampling_groups_.size()); ++i)
+      some.push_back("'" + sampling_groups_[i].name + "'");
+    throw DataError("data.sampling_weights: no training cell is in group '{}'; the {} groups are {}{}", name,
+                    sampling_groups_.size(), fmt::join(some, ", "),
+                    some.size() < sampling_groups_.size() ? ", ..." : "");
+  }
+  share_out_epoch(sampling_groups_, config_.sampling_temperature);
+  for (std::size_t source = 0; source < sources_.size(); ++source) {
+    std::vector<uint32_t> code_of_value(counts[source].size());
+    for (std::size_t value = 0; value < code_of_value.size(); ++value)
+      if (counts[source][value] > 0) code_of_value[value] = index_of.at(names[source][value]);
+    std::vector<uint32_t>& codes = sampling_codes_.emplace_back(roles_[source].size());
+    for (std::size_t row = 0; row < codes.size(); ++row)
+      if (roles_[source][row] == CellRole::kTraining) codes[row] = code_of_value[value_of(source, row)];
+  }
+  std::vector<const SamplingGroup*> largest;
+  for (const SamplingGroup& group : sampling_groups_) largest.push_back(&group);
+  std::stable_sort(largest.begin(), largest.end(),
+                   [](const auto* a, const auto* b) { return a->epoch_cells > b->epoch_cells; });
+  constexpr std::size_t kNamedGroups = 20;
+  for (std::size_t i = 0; i < std::min(largest.size(), kNamedGroups); ++i) {
+    log::info("[data] sampling: '{}': {} cells to train on have {} of the {} places of an epoch, {:.2f} each",
+              largest[i]->name, largest[i]->cells, largest[i]->epoch_cells, num_training_cells_,
+              static_cast<double>(largest[i]->epoch_cells) / static_cast<double>(largest[i]->cells));
+  }
+  if (largest.size() > kNamedGroups)
+    log::info("[data] sampling: and {} groups more", largest.size() - kNamedGroups);
 }
 
 void Corpus::check_unchanged(int32_t source, int64_t num_tokens) const {

@@ -1,8 +1,8 @@
 // The cells a run trains on and evaluates: sources mapped to the vocabulary, cells with too few genes left
-// out, the rest split into training and held-out cells. Opening looks at data.scan_cells cells at most, spread
-// over the files, for hit rates and truncation loss, and at all of a small corpus (corpus_scan.cpp: what is
-// known of a cell before it is read); afterwards one byte per cell stays in memory. All of it is a pure
-// function of the files and the configuration.
+// out, the rest split into training and held-out cells. Opening looks at data.scan_cells cells at most,
+// spread over the files, for hit rates and truncation loss, and at all of a small corpus (corpus_scan.cpp:
+// what is known of a cell before it is read); afterwards one byte per cell stays in memory. All of it is a
+// pure function of the files and the configuration.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "lib/data/cell_source.h"
+#include "lib/data/sampling.h"
 #include "lib/data/token_cache.h"
 #include "lib/data/tokenizer.h"
 #include "lib/data/vocabulary.h"
@@ -48,10 +49,10 @@ struct SourceReport {
   int64_t chosen_cells = 0;  // by data.filter
   int64_t training_cells = 0;
   int64_t heldout_cells = 0;
-  int64_t genes = 0;                       // columns of the matrix
-  int64_t known_genes = 0;                 // of them in the vocabulary
-  int64_t repeated_entries = 0;            // stored more than once for one cell and gene, and summed
-  int64_t unusable_cells = 0;              // of tokens.cells: fewer genes of the vocabulary than data.min_genes
+  int64_t genes = 0;             // columns of the matrix
+  int64_t known_genes = 0;       // of them in the vocabulary
+  int64_t repeated_entries = 0;  // stored more than once for one cell and gene, and summed
+  int64_t unusable_cells = 0;    // of tokens.cells: fewer genes of the vocabulary than data.min_genes
   std::vector<MissedGene> largest_misses;  // at most ten, by falling counts
   TokenizerReport tokens;                  // over the chosen cells that were looked at
   /// Hit rates, misses and repeats are those of a part of the chosen cells.
@@ -60,9 +61,10 @@ struct SourceReport {
 
 class Corpus {
  public:
-  /// Looks at data.scan_cells cells, or, with data.cache, takes what a pass over all would find from the cache.
-  /// Throws DataError: a cache of other settings or files, no gene of the vocabulary, hit rate below
-  /// data.min_gene_hit_rate, no usable cell, no cell left to train on, nothing held out although asked for; and
+  /// Looks at data.scan_cells cells, or, with data.cache, takes what a pass over all would find from the
+  /// cache. Throws DataError: a cache of other settings or files, no gene of the vocabulary, hit rate below
+  /// data.min_gene_hit_rate, no usable cell, no cell left to train on, nothing held out although asked for,
+  /// weights of groups that are not there; and
   /// for a value among the cells looked at that no count can be.
   Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const DataConfig& data,
          const TokenizerConfig& tokenizer, const Progress& progress = {});
@@ -110,6 +112,12 @@ class Corpus {
   /// 32 bits of file (name without folder, matrix, shape; the order in case of repeats), 32 bits of row: the
   /// same cell keeps its id when folders move or files are added.
   [[nodiscard]] uint64_t cell_id(int32_t source, int64_t row) const;
+  /// Groups whose cells are drawn at their own rates, by name; empty: every training cell once an epoch.
+  [[nodiscard]] const std::vector<SamplingGroup>& sampling_groups() const { return sampling_groups_; }
+  /// Index into sampling_groups(), of a training cell.
+  [[nodiscard]] std::size_t sampling_group(int32_t source, int64_t row) const {
+    return sampling_codes_[static_cast<std::size_t>(source)][static_cast<std::size_t>(row)];
+  }
   /// nullptr without data.cache.
   [[nodiscard]] const TokenCache* cache() const { return cache_.get(); }
   /// The settings of the split, as text: what token_frequencies() depend on besides the cells.
@@ -132,6 +140,7 @@ class Corpus {
   [[nodiscard]] int64_t most_tokens_by_entries() const;
   void check_hit_rate(std::size_t source) const;
   void check_split();
+  void plan_sampling();
 
   std::vector<CellSource> sources_;
   Vocabulary vocabulary_;
@@ -149,6 +158,8 @@ class Corpus {
   int64_t most_stored_entries_ = 0;  // of a cell of a source that is not whole
   int64_t longest_cell_tokens_ = 0;
   std::vector<int64_t> token_frequencies_;  // [V]
+  std::vector<SamplingGroup> sampling_groups_;
+  std::vector<std::vector<uint32_t>> sampling_codes_;  // [sources][cells]; empty without groups
   std::shared_ptr<const TokenCache> cache_;
 };
 

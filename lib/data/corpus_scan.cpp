@@ -27,7 +27,7 @@ namespace scrna::data {
 namespace {
 
 constexpr int64_t kCellsPerScan = 256;
-constexpr int64_t kCellsPerLook = 128;  // of a file that is not read whole
+constexpr int64_t kCellsPerLook = 128;    // of a file that is not read whole
 constexpr std::size_t kLooksPerFile = 2;  // at least
 constexpr std::size_t kNamedMisses = 10;
 
@@ -194,7 +194,8 @@ void Corpus::scan(const Progress& progress) {
   if (num_cells < total_cells && !is_whole()) {
     const double seconds = now_seconds() - start;
     log::info(
-        "[data] looked at {} of {} cells in {:.1f} s; what is said of their genes and counts is estimated from "
+        "[data] looked at {} of {} cells in {:.1f} s; what is said of their genes and counts is estimated "
+        "from "
         "them, and each cell is checked when it is read. data.scan_cells={} reads all before the first step "
         "(about {:.0f} s)",
         num_cells, total_cells, seconds, total_cells,

@@ -87,13 +87,6 @@ HeldoutLoader::HeldoutLoader(const Corpus& corpus, const LoaderOptions& options)
       cell_ids_.push_back(corpus.cell_id(source, cells[first].row));
     }
   }
-  if (cell_ids_.empty() && !cells.empty()) {
-    throw DataError(
-        "none of {} held-out cells has {} genes of the vocabulary (data.min_genes), though they store as many "
-        "entries; hold out others (data.heldout_column, data.heldout_seed), leave them out with data.filter, or "
-        "read all cells before the first step (data.scan_cells)",
-        cells.size(), std::max<int64_t>(1, corpus.config().min_genes));
-  }
 }
 
 bool HeldoutLoader::next(PackedMicroBatch& out) {

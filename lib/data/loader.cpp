@@ -26,13 +26,22 @@ namespace {
 
 constexpr std::size_t kWindowsAlive = 2;
 
+// The order of one epoch over the blocks that have places in it.
+struct Epoch {
+  int64_t index = 0;
+  std::optional<EpochSample> sample;  // without: each training cell once
+  std::vector<uint32_t> ranges;       // [blocks] index of each block's range
+  std::vector<int32_t> sizes;         // [blocks] places
+  std::optional<EpochOrder> order;    // of the blocks
+};
+
 struct Window {
-  int64_t epoch = 0;
+  std::shared_ptr<const Epoch> epoch;
   int64_t begin = 0;                  // position in the endless sequence of epochs
-  std::vector<uint32_t> blocks;       // indices of ranges
+  std::vector<uint32_t> blocks;       // of the epoch
   std::vector<uint32_t> block_begin;  // [blocks + 1] first cell of each block in their concatenation
-  std::vector<uint32_t> shuffle;      // [cells] position in the window -> cell of the concatenation
-  std::vector<uint8_t> is_ours;       // [cells] by position
+  std::vector<uint32_t> shuffle;      // [places] position in the window -> cell of the concatenation
+  std::vector<uint8_t> is_ours;       // [places] by position
   std::vector<uint8_t> is_needed;     // [cells] by cell of the concatenation
   std::vector<BlockTokens> results;
   std::size_t next_block = 0;
@@ -87,11 +96,9 @@ struct TrainLoader::Impl {
         options(options_),
         ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)),
         rank_plan(options.num_ranks) {
-    for (const CellRange& range : ranges) block_sizes.push_back(range.num_cells);
     first_position = options.first_step * options.global_batch_cells;
-    epoch = first_position / corpus.num_training_cells();
-    order.emplace(block_sizes, options.shuffle_window_cells, options.seed, epoch);
-    next_window = order->window_of(first_position % corpus.num_training_cells());
+    epoch = make_epoch(first_position / corpus.num_training_cells());
+    next_window = epoch->order->window_of(first_position % corpus.num_training_cells());
     try {
       for (int64_t i = 0; i < options.num_workers; ++i) threads.emplace_back([this] { read_blocks(); });
       threads.emplace_back([this] { pack_windows(); });
@@ -111,6 +118,20 @@ struct TrainLoader::Impl {
     work_changed.notify_all();
     window_changed.notify_all();
     queue_changed.notify_all();
+  }
+
+  [[nodiscard]] std::shared_ptr<const Epoch> make_epoch(int64_t index) const {
+    auto made = std::make_shared<Epoch>();
+    made->index = index;
+    if (!corpus.sampling_groups().empty()) made->sample.emplace(corpus, ranges, options.seed, index);
+    for (std::size_t range = 0; range < ranges.size(); ++range) {
+      const int64_t places = made->sample ? made->sample->num_places(range) : ranges[range].num_cells;
+      if (places == 0) continue;
+      made->ranges.push_back(static_cast<uint32_t>(range));
+      made->sizes.push_back(static_cast<int32_t>(places));
+    }
+    made->order.emplace(made->sizes, options.shuffle_window_cells, options.seed, index);
+    return made;
   }
 
   // ---- readers
@@ -157,20 +178,21 @@ struct TrainLoader::Impl {
   }
 
   std::unique_ptr<Window> begin_window() {
-    if (next_window == order->num_windows()) {
-      order.emplace(block_sizes, options.shuffle_window_cells, options.seed, ++epoch);
+    if (next_window == epoch->order->num_windows()) {
+      epoch = make_epoch(epoch->index + 1);
       next_window = 0;
     }
+    const EpochOrder& order = *epoch->order;
     auto window = std::make_unique<Window>();
     window->epoch = epoch;
-    window->begin = epoch * corpus.num_training_cells() + order->window_begin(next_window);
-    const auto blocks = order->window_blocks(next_window);
+    window->begin = epoch->index * corpus.num_training_cells() + order.window_begin(next_window);
+    const auto blocks = order.window_blocks(next_window);
     window->blocks.assign(blocks.begin(), blocks.end());
     window->block_begin.push_back(0);
     for (const uint32_t block : blocks) {
-      window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(block_sizes[block]));
+      window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(epoch->sizes[block]));
     }
-    window->shuffle = order->window_shuffle(next_window);
+    window->shuffle = order.window_shuffle(next_window);
     share_out(*window);
     window->is_needed.resize(window->shuffle.size());
     for (std::size_t i = 0; i < window->shuffle.size(); ++i) {
@@ -206,26 +228,35 @@ struct TrainLoader::Impl {
     }
   }
 
-  // [cells] by cell of the concatenation of the window's blocks.
+  // [places] by place of the concatenation of the window's blocks.
   [[nodiscard]] std::vector<int64_t> costs_of(const Window& window) const {
     std::vector<int64_t> costs;
     costs.reserve(window.shuffle.size());
     for (const uint32_t block : window.blocks) {
-      const CellRange& range = ranges[block];
+      const uint32_t index = window.epoch->ranges[block];
+      const CellRange& range = ranges[index];
+      const std::span<const uint16_t> times =
+          window.epoch->sample ? window.epoch->sample->times(index) : std::span<const uint16_t>();
+      std::size_t cell = 0;  // of the range
       for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
         if (corpus.role(range.source, row) != CellRole::kTraining) continue;
-        costs.push_back(cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
+        const std::size_t copies = times.empty() ? 1 : times[cell];
+        costs.insert(costs.end(), copies,
+                     cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
+        ++cell;
       }
     }
+    SCRNA_CHECK(costs.size() == window.shuffle.size(), "{} costs of {} places", costs.size(), window.shuffle.size());
     return costs;
   }
 
   void read_block(Window& window, std::size_t index, BlockReader& reader) const {
     const std::size_t block = window.blocks[index];
-    const auto is_needed =
-        std::span(window.is_needed)
-            .subspan(window.block_begin[index], static_cast<std::size_t>(ranges[block].num_cells));
-    window.results[index] = reader.read(ranges, block, is_needed, options.seed, window.epoch);
+    const Epoch& of = *window.epoch;
+    const auto is_needed = std::span(window.is_needed)
+                               .subspan(window.block_begin[index], static_cast<std::size_t>(of.sizes[block]));
+    window.results[index] = reader.read(ranges, of.ranges[block], is_needed,
+                                        of.sample ? &*of.sample : nullptr, options.seed, of.index);
   }
 
   // ---- packer
@@ -262,7 +293,8 @@ struct TrainLoader::Impl {
   bool pack(const Window& window) {
     for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
       const int64_t cell_of_step = position % options.global_batch_cells;
-      if (cell_of_step == 0) cells = {.step = position / options.global_batch_cells, .epoch = window.epoch};
+      if (cell_of_step == 0)
+        cells = {.step = position / options.global_batch_cells, .epoch = window.epoch->index};
       const auto index = static_cast<std::size_t>(position - window.begin);
       if (window.is_ours[index] != 0) add_cell(window, window.shuffle[index]);
       if (cell_of_step + 1 == options.global_batch_cells) {
@@ -336,7 +368,6 @@ struct TrainLoader::Impl {
   const Corpus& corpus;
   const LoaderOptions options;
   const std::vector<CellRange> ranges;
-  std::vector<int32_t> block_sizes;
   int64_t first_position = 0;
   double waited_seconds = 0;  // of the thread that calls next()
 
@@ -346,10 +377,9 @@ struct TrainLoader::Impl {
   std::condition_variable queue_changed;
   bool is_stopping = false;
   std::exception_ptr reader_problem;  // that belongs to no window
-  int64_t epoch = 0;
-  std::optional<EpochOrder> order;  // of `epoch`
-  int64_t next_window = 0;          // of `order`
-  RankPlan rank_plan;               // of the step that the newest window ended in
+  std::shared_ptr<const Epoch> epoch;
+  int64_t next_window = 0;  // of `epoch`
+  RankPlan rank_plan;       // of the step that the newest window ended in
   std::deque<std::unique_ptr<Window>> windows;
   std::deque<QueueEntry> queue;
 

@@ -62,8 +62,8 @@ class TrainLoader {
 /// memory; when the split holds more than data.heldout_cells, those with the lowest split position are taken.
 class HeldoutLoader {
  public:
-  /// Cells of a corpus that is not whole that turn out to have too few genes of the vocabulary are passed over.
-  /// Throws DataError when that leaves none, and as reading does. Rank r of R takes every R-th cell. Uses options' mask_fraction, tokens_per_micro_batch, rank and
+  /// Cells of a corpus that is not whole that turn out to have too few genes of the vocabulary are passed over;
+  /// all of them may be. Throws DataError as reading does. Rank r of R takes every R-th cell. Uses options' mask_fraction, tokens_per_micro_batch, rank and
   /// num_ranks.
   HeldoutLoader(const Corpus& corpus, const LoaderOptions& options);
 

@@ -77,6 +77,8 @@ std::string fingerprint_of(const data::Corpus& corpus) {
     text += fmt::format("{}|{}|{}|{}|{}|{}\n", std::filesystem::path(report.name).filename().string(), report.matrix,
                         report.cells, report.genes, report.training_cells, report.heldout_cells);
   }
+  for (const data::SamplingGroup& group : corpus.sampling_groups())
+    text += fmt::format("sampling|{}|{}|{}\n", group.name, group.cells, group.epoch_cells);
   return sha256(text);
 }
 
@@ -111,7 +113,8 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& mome
                         {"optimizer_updates", moments.num_updates},
                         {"seed", state.seed},
                         {"vocabulary_sha256", state.vocabulary_sha256},
-                        {"training_cells_sha256", state.training_cells_sha256}}
+                        {"training_cells_sha256", state.training_cells_sha256},
+                        {"gene_map_sha256", state.gene_map_sha256}}
                        .dump(2) +
                    "\n";
   return contents;
@@ -133,7 +136,8 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
           .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
           .seed = required<uint64_t>(json, "seed", path),
           .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
-          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path)};
+          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path),
+          .gene_map_sha256 = json.contains("gene_map_sha256") ? required<std::string>(json, "gene_map_sha256", path) : ""};
 }
 
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,

@@ -25,6 +25,7 @@ struct RunState {
   uint64_t seed = 0;
   std::string vocabulary_sha256;
   std::string training_cells_sha256;  // fingerprint_of(corpus)
+  std::string gene_map_sha256;        // of the file data.gene_map; "" without one
 };
 
 /// Identifies the training cells and their order: files (names, shapes), split, vocabulary-independent.

@@ -237,6 +237,8 @@ RunDirectory begin(const TrainConfig& config, const PreparedRun& run) {
   try {
     write_file_atomically(directory.config(), config::dump(config));
     run.corpus->vocabulary().save(directory.vocabulary());
+    if (const auto& groups = run.corpus->sampling_groups(); !groups.empty())
+      write_file_atomically(directory.path() / "sampling.tsv", data::sampling_table(groups));
     log::open_file(directory.log());
   } catch (...) {
     std::error_code ignored;

@@ -1,5 +1,5 @@
-// Corpora too large to be read before the first step: what is known of their cells, and what takes the place of
-// cells that turn out to be unusable.
+// Corpora too large to be read before the first step: what is known of their cells, and what takes the place
+// of cells that turn out to be unusable.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -33,7 +33,8 @@ DataConfig lazy_config() {
 // The vocabulary knows the first 20 of 60 genes: many cells store enough entries but few of these.
 Vocabulary few_genes() {
   std::vector<Gene> genes;
-  for (int32_t i = 0; i < 20; ++i) genes.push_back({.id = "GENE" + std::to_string(i), .median = 1.0F + static_cast<float>(i)});
+  for (int32_t i = 0; i < 20; ++i)
+    genes.push_back({.id = "GENE" + std::to_string(i), .median = 1.0F + static_cast<float>(i)});
   return Vocabulary(std::move(genes));
 }
 Corpus lazy_corpus(const std::vector<CellSource>& sources, const DataConfig& config = lazy_config()) {
@@ -139,7 +140,8 @@ TEST(CorpusScan, BatchesDoNotDependOnWorkersRanksOrWhereTheyBegin) {
   for (std::size_t step = 0; step < 60; ++step) ASSERT_EQ(texts_of(expected[step]), texts_of(others[step]));
   for (const int64_t first : {1, 11, 29, 57}) {
     options.first_step = first;
-    EXPECT_EQ(texts_of(batches_of(corpus, options, 1)[0]), texts_of(expected[static_cast<std::size_t>(first)]));
+    EXPECT_EQ(texts_of(batches_of(corpus, options, 1)[0]),
+              texts_of(expected[static_cast<std::size_t>(first)]));
   }
   options.first_step = 0;
   for (const int64_t num_ranks : {2, 7, 64}) {
@@ -173,7 +175,8 @@ TEST(CorpusScan, ABlockWithoutUsableCellsTakesThoseOfTheNext) {
 
 TEST(CorpusScan, ManyBlocksWithoutUsableCellsAreAnError) {
   std::vector<Row> rows(4000, Row{{30, 1}, {31, 1}, {32, 1}, {33, 1}});
-  for (std::size_t row = 0; row < 64; ++row) rows[row] = rows[3999 - row] = Row{{0, 1}, {1, 1}, {2, 1}, {3, 1}};
+  for (std::size_t row = 0; row < 64; ++row)
+    rows[row] = rows[3999 - row] = Row{{0, 1}, {1, 1}, {2, 1}, {3, 1}};
   const Corpus corpus = lazy_corpus({test::make_source("a.h5ad", test::corpus_genes(), rows)});
   const std::string problem = test::message_of<DataError>(
       [&] { batches_of(corpus, options_for(corpus, corpus.num_training_cells()), 1); });
@@ -186,7 +189,8 @@ TEST(CorpusScan, HeldOutCellsThatAreNotUsableArePassedOver) {
   std::set<uint64_t> expected, seen;
   for (int32_t source = 0; source < 3; ++source)
     for (int64_t row = 0; row < kCells[static_cast<std::size_t>(source)]; ++row)
-      if (corpus.role(source, row) == CellRole::kHeldout && vocabulary_genes(corpus, source, row) >= kMinGenes)
+      if (corpus.role(source, row) == CellRole::kHeldout &&
+          vocabulary_genes(corpus, source, row) >= kMinGenes)
         expected.insert(corpus.cell_id(source, row));
   HeldoutLoader loader(corpus, options_for(corpus));
   for (PackedMicroBatch pack; loader.next(pack);) seen.insert(pack.cell_ids.begin(), pack.cell_ids.end());
@@ -200,7 +204,8 @@ TEST(CorpusScan, AValueThatCannotBeACountIsFoundWhenItIsRead) {
   std::vector<CellSource> sources = {test::make_source("a.h5ad", test::corpus_genes(), rows)};
   sources[0].is_counts = true;
   const Corpus corpus = lazy_corpus(sources);
-  const std::string problem = test::message_of<DataError>([&] { batches_of(corpus, options_for(corpus), 20); });
+  const std::string problem =
+      test::message_of<DataError>([&] { batches_of(corpus, options_for(corpus), 20); });
   EXPECT_CONTAINS(problem, "a.h5ad: X holds 0.5 in cell 500 (counted from 0), gene 'GENE1'");
 }
 
