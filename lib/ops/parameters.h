@@ -95,6 +95,9 @@ class ParameterSet {
   /// Deterministic. On CUDA by the kernels of kernels/adamw_cuda.h.
   [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(
       Implementation implementation = Implementation::kAuto) const;
+  /// The same of any fp32 buffer laid out like values(): weights, an update.
+  [[nodiscard]] at::Tensor squared_norm_per_layer(const at::Tensor& flat,
+                                                  Implementation implementation = Implementation::kAuto) const;
   /// Moves buffers, values, their copy and gradients to `device`.
   void to(at::Device device);
 

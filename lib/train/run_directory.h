@@ -31,6 +31,8 @@ class RunDirectory {
   [[nodiscard]] std::filesystem::path config() const { return path_ / "config.yaml"; }
   [[nodiscard]] std::filesystem::path vocabulary() const { return path_ / "vocabulary.tsv"; }
   [[nodiscard]] std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  [[nodiscard]] std::filesystem::path divergence() const { return path_ / "divergence"; }
+  [[nodiscard]] std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   [[nodiscard]] std::filesystem::path log() const { return path_ / "log.txt"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 

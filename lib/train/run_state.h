@@ -11,6 +11,7 @@
 #include "lib/data/corpus.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
+#include "lib/train/divergence.h"
 
 namespace scrna::train {
 
@@ -21,6 +22,11 @@ struct RunState {
   int64_t tokens = 0;
   double training_seconds = 0;
   int64_t last_heldout_step = -1;  // of the newest held-out evaluation
+  int64_t optimizer_updates = 0;  // steps that were applied
+  int64_t data_offset = 0;        // steps' worth of data left out: step s (0-based) takes the cells of s + data_offset
+  int64_t offset_since_step = 0;  // optimizer steps done when it became that
+  int64_t rollbacks = 0;
+  WatchState watch;
   uint64_t seed = 0;
   std::string vocabulary_sha256;
   std::string training_cells_sha256;  // fingerprint_of(corpus)

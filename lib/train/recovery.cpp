@@ -1,0 +1,55 @@
+#include "lib/train/recovery.h"
+
+#include <algorithm>
+#include <ranges>
+
+#include "lib/checkpoint/checkpoint.h"
+#include "lib/core/error.h"
+#include "lib/core/log.h"
+#include "lib/train/metrics.h"
+
+namespace scrna::train {
+
+namespace fs = std::filesystem;
+
+int64_t checkpoint_to_return_to(const RunDirectory& directory, int64_t last_good_step, const std::string& why) {
+  for (const int64_t step : checkpoint::steps_in(directory.checkpoints()) | std::views::reverse) {
+    if (step > last_good_step) continue;
+    const fs::path folder = directory.checkpoints() / checkpoint::folder_name(step);
+    try {
+      static_cast<void>(checkpoint::load(folder));
+      return step;
+    } catch (const CheckpointError& problem) {
+      log::warning("[rollback] {}", problem.what());
+    }
+  }
+  throw NumericError(
+      "{}; train.on_divergence is rollback, but there is no checkpoint of step {} or before; lower checkpoint.every_steps, "
+      "or choose skip or stop",
+      why, last_good_step);
+}
+
+RunState return_to_checkpoint(const RunDirectory& directory, int64_t step, int64_t next_data_step, model::Encoder& encoder,
+                              optim::AdamW& optimizer) {
+  const fs::path folder = directory.checkpoints() / checkpoint::folder_name(step);
+  const checkpoint::Contents contents = checkpoint::load(folder);
+  RunState state = parse_state(contents, folder);
+  restore(contents, folder, state, encoder, optimizer);
+  state.data_offset = next_data_step - state.step;
+  state.offset_since_step = state.step;
+  return state;
+}
+
+void forget_later(const RunDirectory& directory, int64_t step) {
+  for (const int64_t later : checkpoint::steps_in(directory.checkpoints())) {
+    if (later <= step) continue;
+    const fs::path folder = directory.checkpoints() / checkpoint::folder_name(later);
+    fs::remove_all(folder);
+    log::info("[rollback] removed {}, which is of diverged weights", folder.string());
+  }
+  const fs::path latest = directory.checkpoints() / "latest";
+  if (fs::is_symlink(latest) && !fs::exists(latest)) fs::remove(latest);
+  rewind_metrics(directory.metrics(), step);
+}
+
+}  // namespace scrna::train
