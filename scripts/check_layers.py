@@ -23,6 +23,7 @@ MAY_USE = {
     "lib/optim": {"lib/core", "lib/config", "lib/ops"},
     "lib/checkpoint": {"lib/core", "lib/config"},
 }
+MAY_USE["lib/report"] = {"lib/core", "lib/config"}
 MAY_USE["lib/eval"] = set(MAY_USE)
 MAY_USE["lib/train"] = set(MAY_USE)
 MAY_USE["lib/bench"] = set(MAY_USE)

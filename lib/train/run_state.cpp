@@ -1,5 +1,6 @@
 #include "lib/train/run_state.h"
 
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -90,6 +91,23 @@ WatchState watch_from(const Json& json, const std::filesystem::path& path) {
 
 }  // namespace
 
+void CellsByLength::add(int64_t tokens, int64_t cells) {
+  if (tokens < 1 || cells < 1) return;
+  // Integers decide at the borders, which are squares: 2^i <= tokens^2.
+  const auto wide = static_cast<double>(tokens) * static_cast<double>(tokens);
+  const auto bin = static_cast<std::size_t>(std::ilogb(wide));
+  if (counts_.size() <= bin) counts_.resize(bin + 1);
+  counts_[bin] += cells;
+}
+
+std::vector<std::pair<double, int64_t>> CellsByLength::bins() const {
+  std::vector<std::pair<double, int64_t>> result;
+  for (std::size_t bin = 0; bin < counts_.size(); ++bin) {
+    if (!result.empty() || counts_[bin] > 0) result.emplace_back(std::exp2(static_cast<double>(bin) / 2), counts_[bin]);
+  }
+  return result;
+}
+
 std::string fingerprint_of(const data::Corpus& corpus) {
   std::string text;
   for (const data::SourceReport& report : corpus.reports()) {
@@ -126,6 +144,7 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW&
                         {"offset_since_step", state.offset_since_step},
                         {"rollbacks", state.rollbacks},
                         {"watch", to_json(state.watch)},
+                        {"cells_by_length", state.cells_by_length.bins()},
                         {"seed", state.seed},
                         {"vocabulary_sha256", state.vocabulary_sha256},
                         {"training_cells_sha256", state.training_cells_sha256}}
@@ -158,6 +177,9 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
   state.data_offset = required<int64_t>(json, "data_offset", path);
   state.offset_since_step = required<int64_t>(json, "offset_since_step", path);
   state.rollbacks = required<int64_t>(json, "rollbacks", path);
+  for (const auto& [tokens, cells] : required<std::vector<std::pair<double, int64_t>>>(json, "cells_by_length", path)) {
+    state.cells_by_length.add(static_cast<int64_t>(std::ceil(tokens)), cells);
+  }
   state.watch = watch_from(required<Json>(json, "watch", path), path);
   return state;
 }

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/data/corpus.h"
@@ -14,6 +16,17 @@
 #include "lib/train/divergence.h"
 
 namespace scrna::train {
+
+/// How many cells of how many tokens, in half octaves: bin i holds 2^(i/2) <= tokens < 2^((i+1)/2).
+class CellsByLength {
+ public:
+  void add(int64_t tokens, int64_t cells = 1);
+  /// First length of each bin that is not beyond the last cell, and its cells.
+  [[nodiscard]] std::vector<std::pair<double, int64_t>> bins() const;
+
+ private:
+  std::vector<int64_t> counts_;
+};
 
 struct RunState {
   int64_t step = 0;  // optimizer steps done
@@ -27,6 +40,7 @@ struct RunState {
   int64_t offset_since_step = 0;  // optimizer steps done when it became that
   int64_t rollbacks = 0;
   WatchState watch;
+  CellsByLength cells_by_length;  // trained on by this process
   uint64_t seed = 0;
   std::string vocabulary_sha256;
   std::string training_cells_sha256;  // fingerprint_of(corpus)

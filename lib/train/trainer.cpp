@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
 #include "lib/train/agreement.h"
+#include "lib/train/device_name.h"
 #include "lib/train/feeder.h"
 #include "lib/train/matrix_ceiling.h"
 #include "lib/train/memory_advice.h"
@@ -175,6 +177,10 @@ class Trainer {
     state_.cells += report.cells;
     state_.tokens += report.tokens;
     state_.training_seconds += report.seconds.total;
+    for (const model::TokenTensors& pack : flight.cells) {
+      const auto* begin = pack.cu_seqlens_host.const_data_ptr<int32_t>();
+      for (int64_t cell = 0; cell < pack.cell_ids.numel(); ++cell) state_.cells_by_length.add(begin[cell + 1] - begin[cell]);
+    }
     const MeterReading recent = meters_.recent();
     bar.update(state_.step, fmt::format("loss {:.3f}  grad norm {:.3g}  {:.0f} cells/s{}", report.loss, report.grad_norm,
                                         recent.cells_per_second,
@@ -345,11 +351,29 @@ class Trainer {
   TrainResult result_;
 };
 
+// run.json: what the run is besides its settings, for reports.
+std::string facts_of(const TrainConfig& config, const PreparedRun& run, int64_t num_ranks) {
+  return nlohmann::ordered_json{{"device", run.device.str()},
+                                {"device_name", device_name(run.device)},
+                                {"compute_type", c10::toString(run.compute_type)},
+                                {"attention", run.encoder->describe_attention()},
+                                {"processes", num_ranks},
+                                {"parameters", run.encoder->parameters().num_elements()},
+                                {"vocabulary", run.corpus->vocabulary().size()},
+                                {"longest_cell_tokens", run.corpus->longest_cell_tokens()},
+                                {"training_cells", run.corpus->num_training_cells()},
+                                {"heldout_cells", run.corpus->num_heldout_cells()},
+                                {"data", fmt::format("{}", fmt::join(config.data.files, ", "))}}
+             .dump(1) +
+         "\n";
+}
+
 // Files of a new run directory; when one cannot be written, the folder goes again.
-RunDirectory begin(const TrainConfig& config, const PreparedRun& run) {
+RunDirectory begin(const TrainConfig& config, const PreparedRun& run, int64_t num_ranks) {
   RunDirectory directory = RunDirectory::create(config.run.dir);
   try {
     write_file_atomically(directory.config(), config::dump(config));
+    write_file_atomically(directory.facts(), facts_of(config, run, num_ranks));
     run.corpus->vocabulary().save(directory.vocabulary());
     log::open_file(directory.log());
   } catch (...) {
@@ -403,7 +427,7 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
   communicator.together([&] {
     RunDirectory made = !communicator.is_first() ? RunDirectory::unlocked(config.run.dir)
                         : in_place               ? go_on(config, *start.loaded, std::move(*directory))
-                                                 : begin(config, start.run);
+                                                 : begin(config, start.run, communicator.num_ranks());
     directory.emplace(std::move(made));
   });
   RunState state = resume ? start.loaded->state : first_state(config, start.run);
