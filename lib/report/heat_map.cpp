@@ -24,7 +24,7 @@ std::string heat_colour(double part) {
 }
 
 Svg draw(const HeatMap& map) {
-  constexpr double kRow = 15, kLeft = 82, kTop = 26, kRight = 74;
+  constexpr double kRow = 15, kLeft = 82, kTop = 26, kRight = 96;
   const auto num_rows = static_cast<double>(map.rows.size());
   const double bottom = kTop + kRow * num_rows, right = map.width - kRight;
   Svg svg(map.width, bottom + 40);

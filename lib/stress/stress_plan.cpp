@@ -82,7 +82,7 @@ void replace_axes(const std::vector<std::string>& overrides, std::vector<Axis>& 
   }
 }
 
-void apply(const Settings& settings, Node& root) {
+void apply_all(const Settings& settings, Node& root) {
   for (const auto& [key, value] : settings) config::apply_override(root, key + "=" + value);
 }
 
@@ -168,9 +168,9 @@ class Reader {
     }
     if (arm.name.empty()) arm.name = "arm";
     Node root = base_;
-    apply({{"train.on_divergence", "stop"}, {"monitor.loss_above_start_steps", "100"}}, root);
-    apply(settings_, root);
-    apply(arm.settings, root);
+    apply_all({{"train.on_divergence", "stop"}, {"monitor.loss_above_start_steps", "100"}}, root);
+    apply_all(settings_, root);
+    apply_all(arm.settings, root);
     for (const std::string& setting : overrides_.settings) config::apply_override(root, setting);
     if (overrides_.steps > 0) {
       config::apply_override(root, fmt::format("train.steps={}", overrides_.steps));

@@ -106,12 +106,14 @@ struct HeldoutSection {
 struct CheckpointSection {
   int64_t every_steps = 500;
   int64_t keep_last = 3;
+  bool save_last = true;
 
   template <class V>
   void visit(V&& v) {
-    v("every_steps", every_steps, "optimizer steps between checkpoints (also after the last); 0: only then",
+    v("every_steps", every_steps, "optimizer steps between checkpoints (also after the last: save_last); 0: only then",
       config::at_least(0));
     v("keep_last", keep_last, "newest checkpoints kept; older ones are removed", config::between(1, 1e6));
+    v("save_last", save_last, "save after the last step; false: for runs that only their curves are wanted of. A run that is asked to stop saves in any case");
   }
 };
 

@@ -106,11 +106,11 @@ class Trainer {
       in_flight.reset();
       if (!goes_on) continue;
       evaluate_if_due();
-      if (is_due(config_.checkpoint.every_steps, state_.step)) save();
+      if (is_saving_due()) save();
     }
     if (in_flight && !finish(std::move(*in_flight), bar)) return (*this)();  // gone back from the last step
     bar.finish();
-    if (last_saved_step_ != state_.step) save();
+    if (last_saved_step_ != state_.step && (config_.checkpoint.save_last || stop_signal_ != 0)) save();
     if (metrics_) metrics_->sync();
     if (events_) events_->flush();
     result_.run_directory = directory_.path();
@@ -293,6 +293,11 @@ class Trainer {
   // The last step counts as due, so that every run ends with an evaluation and a checkpoint.
   [[nodiscard]] bool is_due(int64_t every_steps, int64_t step) const {
     return every_steps > 0 && (step % every_steps == 0 || step == config_.train.steps);
+  }
+
+  [[nodiscard]] bool is_saving_due() const {
+    const bool is_last = state_.step == config_.train.steps;
+    return is_due(config_.checkpoint.every_steps, state_.step) && (!is_last || config_.checkpoint.save_last);
   }
 
   // Whether something looks at the weights after this step.
