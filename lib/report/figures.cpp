@@ -56,6 +56,10 @@ std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::
     chart.series.push_back(choice.trend ? binned(series, kTrendPoints) : series);
   }
   if (chart.series.empty()) return std::nullopt;
+  std::vector<std::vector<double>> values;
+  for (const Series& series : chart.series) values.push_back(series.y);
+  const auto [low, high] = range_of(values, choice.kind);
+  if (choice.y_high && low < *choice.y_high && high > *choice.y_high) chart.y_high = choice.y_high;
   return Figure{choice.name, choice.caption, draw(chart)};
 }
 
@@ -114,6 +118,11 @@ std::optional<Figure> jacobian_figure(const RunData& run, const std::string& nam
                               .style = is_maximum ? "dashed" : "", .tooltip = {}});
     }
   }
+  // Saturated rows have derivatives of nothing at all; four decades show what matters.
+  constexpr double kLowest = 1e-4;
+  std::vector<std::vector<double>> values;
+  for (const Series& series : chart.series) values.push_back(series.y);
+  if (range_of(values, ScaleKind::kLog).first < kLowest) chart.y_low = kLowest;
   return Figure{name,
                 fmt::format("{}: at the scores of this run's sampled queries, the Jacobian of a row's weights were they sigmoid(s − log n) or "
                             "softmax(s): mean Frobenius norm over rows, heads and layers, and the largest entry of all. The sigmoid's is diagonal; "

@@ -25,6 +25,7 @@ struct CurveChoice {
   std::string key;
   ScaleKind kind = ScaleKind::kLinear;
   bool trend = true;  // means of parts; otherwise every spike
+  std::optional<double> y_high;  // where the axis ends, if the curves go beyond it
 };
 /// One key of every run over the steps; a cross where a run diverged.
 std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles, const CurveChoice& choice,

@@ -30,7 +30,7 @@ std::string with_thousands(int64_t value) {
 Scale::Scale(ScaleKind kind, double low, double high, double from, double to)
     : kind_(kind), low_(low), high_(high), from_(from), to_(to) {
   if (kind_ == ScaleKind::kLog) {
-    low_ = std::max(low_, std::numeric_limits<double>::min());
+    low_ = std::max(low_, 1e-300);
     if (!(high_ > low_)) low_ /= 2, high_ = low_ * 4;
   } else if (!(high_ > low_)) {
     const double half = low_ == 0 ? 1 : std::abs(low_) / 10;
@@ -101,7 +101,7 @@ std::string short_number(double value) {
     int exponent = static_cast<int>(std::floor(std::log10(size) + 1e-12));
     std::string factor = fmt::format("{:.3g}", value / std::pow(10.0, exponent));
     if (factor == "10") factor = "1", ++exponent;
-    if (size >= 1e5 && size < 1e7 && std::fmod(value, 1000.0) == 0) return with_thousands(static_cast<int64_t>(value));
+    if (size >= 1e5 && size < 1e6 && std::fmod(value, 1000.0) == 0) return with_thousands(static_cast<int64_t>(value));
     const std::string power = "10" + superscript(exponent);
     return factor == "1" ? power : factor + "×" + power;
   }

@@ -117,6 +117,7 @@ Verdict sigmoid_bears_higher_rates(const std::vector<ArmData>& arms) {
   if (higher > 0 && lower > 0) verdict.word = Word::kMixed;
   else if (higher > 0) verdict.word = same > higher ? Word::kMixed : Word::kReproduced;
   else if (lower + same > 0) verdict.word = Word::kNotReproduced;
+  if (same > 0) verdict.reason += " The same means: at this ladder's resolution.";
   return verdict;
 }
 

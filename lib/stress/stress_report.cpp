@@ -73,8 +73,13 @@ std::vector<Figure> panels(const std::vector<ArmData>& arms, const Colours& colo
   for (const ArmData& arm : arms) runs.push_back(arm.run);
   const std::vector<report::RunStyle> styles = styles_of(arms, colours);
   std::vector<Figure> figures;
+  double start = 0;  // the highest loss that an arm began with
+  for (const report::RunData& run : runs) {
+    if (const report::Curve* loss = run.find("loss"); loss != nullptr && std::isfinite(loss->values.front())) start = std::max(start, loss->values.front());
+  }
   for (const report::CurveChoice& choice : {
-           report::CurveChoice{.name = "panel-loss", .title = "Training loss, nats per masked gene", .caption = "Means of neighbouring steps. A cross marks where an arm diverged.", .key = "loss"},
+           report::CurveChoice{.name = "panel-loss", .title = "Training loss, nats per masked gene", .caption = "Means of neighbouring steps; the axis ends at one and a half times the loss of the beginning. A cross marks where an arm diverged.",
+                               .key = "loss", .y_high = 1.5 * start},
            report::CurveChoice{.name = "panel-grad-norm", .title = "Gradient norm before clipping", .caption = "Global L2 norm of every step.", .key = "grad_norm", .kind = ScaleKind::kLog, .trend = false},
            report::CurveChoice{.name = "panel-max-score", .title = "Largest |score| in layer 0", .caption = "Of sampled queries, after scaling, before the bias.", .key = "max_score_per_layer/layer_00",
                                .kind = ScaleKind::kLog, .trend = false}}) {
@@ -94,7 +99,11 @@ std::optional<Figure> rate_figure(const std::vector<ArmData>& arms, const Colour
   for (const ArmData& arm : arms) by_kind[kind_of(arm)].push_back(&arm);
   for (const auto& [label, members] : by_kind) {
     std::map<double, std::vector<double>> values;
-    for (const ArmData* arm : members) values[arm->learning_rate].push_back(value_of(*arm));
+    for (const ArmData* arm : members) {
+      values[arm->learning_rate].push_back(value_of(*arm));
+      if (!arm->diverged_step()) continue;
+      chart.series.push_back({.label = {}, .colour = colours[*arm], .x = {arm->learning_rate}, .y = {value_of(*arm)}, .style = {}, .ends_in_cross = true, .tooltip = arm->name});
+    }
     Series mean{.label = label, .colour = colours[*members.front()], .x = {}, .y = {}, .style = {}, .tooltip = {}};
     Series dots{.label = {}, .colour = mean.colour, .x = {}, .y = {}, .style = "thin", .has_dots = true, .tooltip = label};
     for (const auto& [rate, of_seeds] : values) {
@@ -129,10 +138,10 @@ void add_rates(const std::vector<ArmData>& arms, const Colours& colours, report:
     };
     const auto score_of = [](const ArmData& arm) { return arm.run.largest("max_score_per_layer/layer_00"); };
     for (auto figure : {rate_figure(members, colours, fmt::format("rate-loss-{}", number), "Final loss" + suffix,
-                                    "Mean of the last tenth of the steps; an arm that diverged stands at the loss it began with. Line: mean over seeds, dots: seeds.",
+                                    "Mean of the last tenth of the steps; an arm that diverged stands at the loss it began with. Line: mean over seeds, dots: seeds, crosses: diverged.",
                                     ScaleKind::kLinear, loss_of),
                         rate_figure(members, colours, fmt::format("rate-score-{}", number), "Largest |score| in layer 0" + suffix,
-                                    "Most of all steps, sampled queries.", ScaleKind::kLog, score_of)}) {
+                                    "Most of all steps, sampled queries; crosses: diverged.", ScaleKind::kLog, score_of)}) {
       if (figure) figures.push_back(std::move(*figure));
     }
     ++number;
@@ -143,7 +152,7 @@ void add_rates(const std::vector<ArmData>& arms, const Colours& colours, report:
 }
 
 Table arms_table(const std::vector<ArmData>& arms) {
-  Table table{.head = {"arm", "attention", "state", "learning rate", "seed", "clip", "diverged at", "steps", "loss", "gradient norm, median", "most", "score, layer 0, most", "GPU-hours"},
+  Table table{.head = {"arm", "attention", "state", "learning rate", "seed", "clip", "diverged at", "steps", "loss", "median norm", "largest norm", "largest score", "hours"},
               .rows = {}, .num_text_columns = 3};
   for (const ArmData& arm : arms) {
     std::vector<double> norms;
@@ -164,7 +173,9 @@ Table arms_table(const std::vector<ArmData>& arms) {
 
 // For each kind and learning rate: how many of its seeds diverged, and when.
 Table rates_table(const std::vector<ArmData>& arms) {
-  Table table{.head = {"kind", "size", "learning rate", "arms", "diverged", "at steps"}, .rows = {}, .num_text_columns = 2};
+  const bool has_sizes = std::ranges::any_of(arms, [&](const ArmData& arm) { return !size_of(arm, arms).empty(); });
+  Table table{.head = {"kind", "learning rate", "arms", "diverged", "at steps"}, .rows = {}, .num_text_columns = has_sizes ? 2U : 1U};
+  if (has_sizes) table.head.insert(table.head.begin() + 1, "size");
   std::map<std::tuple<std::string, std::string, double>, std::vector<const ArmData*>> groups;
   for (const ArmData& arm : arms) {
     if (arm.has_ended()) groups[{kind_of(arm), size_of(arm, arms), arm.learning_rate}].push_back(&arm);
@@ -175,8 +186,9 @@ Table rates_table(const std::vector<ArmData>& arms) {
     for (const ArmData* arm : members) {
       if (const auto step = arm->diverged_step()) ++diverged, steps += (steps.empty() ? "" : ", ") + short_number(static_cast<double>(*step));
     }
-    table.rows.push_back({{std::get<0>(key), ""}, {std::get<1>(key), ""}, {short_number(std::get<2>(key)), ""}, {std::to_string(members.size()), ""},
+    table.rows.push_back({{std::get<0>(key), ""}, {short_number(std::get<2>(key)), ""}, {std::to_string(members.size()), ""},
                           {std::to_string(diverged), diverged > 0 ? "bad" : "muted"}, {steps.empty() ? "–" : steps, ""}});
+    if (has_sizes) table.rows.back().insert(table.rows.back().begin() + 1, {std::get<1>(key), ""});
   }
   return table;
 }

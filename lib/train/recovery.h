@@ -6,11 +6,22 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
+#include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"
 #include "lib/train/run_state.h"
+#include "lib/train/step_dump.h"
 
 namespace scrna::train {
+
+/// What is known of a step that diverged without asking the other ranks: all but its cells, limit, place in the data and the
+/// number of ranks.
+StepDump dump_of(const StepReport& report, Divergence divergence, const TrainConfig& config, const PreparedRun& run,
+                 const RunState& state);
+
+/// Ends the run: a NumericError with `what`, what became of the weights, the last checkpoint, and what to do.
+[[noreturn]] void throw_diverged(const RunDirectory& directory, const StepReport& report, const std::string& what);
 
 /// Step of the newest checkpoint of the run that is whole and of at most `last_good_step` steps. Throws NumericError,
 /// saying `why` the run should go back, when there is none.

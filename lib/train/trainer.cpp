@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
@@ -16,7 +15,6 @@
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
 #include "lib/train/agreement.h"
-#include "lib/train/device_name.h"
 #include "lib/train/feeder.h"
 #include "lib/train/matrix_ceiling.h"
 #include "lib/train/memory_advice.h"
@@ -25,6 +23,7 @@
 #include "lib/train/prepared_run.h"
 #include "lib/train/recovery.h"
 #include "lib/train/run_directory.h"
+#include "lib/train/run_facts.h"
 #include "lib/train/run_state.h"
 #include "lib/train/start.h"
 #include "lib/train/step.h"
@@ -212,7 +211,7 @@ class Trainer {
       roll_back(divergence, report, flight, what);
       return false;
     }
-    throw_diverged(report, what);
+    throw_diverged(directory_, report, what);
   }
 
   void roll_back(Divergence divergence, const StepReport& report, const Flight& flight, const std::string& what) {
@@ -242,29 +241,12 @@ class Trainer {
     open_feeder();
   }
 
+  // Every rank's cells, written by the first.
   fs::path write_dump_of(Divergence divergence, const StepReport& report, const Flight& flight) {
-    StepDump dump{.step = report.step,
-                  .data_step = flight.data_step,
-                  .epoch = report.epoch,
-                  .seed = config_.train.seed,
-                  .data_offset = state_.data_offset,
-                  .offset_since_step = state_.offset_since_step,
-                  .reason = std::string(describe(divergence)),
-                  .policy = std::string(config::name_of(config_.train.on_divergence)),
-                  .loss = report.loss,
-                  .grad_norm = report.grad_norm,
-                  .learning_rate = report.learning_rate,
-                  .grad_norm_limit = flight.grad_norm_limit,
-                  .is_applied = report.is_applied,
-                  .layer_names = run_.encoder->parameters().layer_names(),
-                  .grad_norm_per_layer = report.grad_norm_per_layer,
-                  .max_score_per_layer = report.max_score_per_layer,
-                  .tokens = report.tokens,
-                  .masked_tokens = report.masked_tokens,
-                  .num_ranks = communicator_.num_ranks(),
-                  .device = run_.device.str(),
-                  .compute_type = c10::toString(run_.compute_type),
-                  .cells = {}};
+    StepDump dump = dump_of(report, divergence, config_, run_, state_);
+    dump.data_step = flight.data_step;
+    dump.grad_norm_limit = flight.grad_norm_limit;
+    dump.num_ranks = communicator_.num_ranks();
     for (const std::string& text : communicator_.all_gather(cells_text(cells_of(flight.cells, communicator_.rank())))) {
       append_cells(text, dump.cells);
     }
@@ -276,18 +258,6 @@ class Trainer {
       metrics_->sync();
     });
     return file;
-  }
-
-  [[noreturn]] void throw_diverged(const StepReport& report, const std::string& what) const {
-    const std::string last_good = fs::exists(directory_.checkpoints() / "latest")
-                                      ? fmt::format("the last checkpoint is {}",
-                                                    fs::canonical(directory_.checkpoints() / "latest").string())
-                                      : "no checkpoint was saved before";
-    throw NumericError("{}; {}{}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32; train.on_divergence says what "
-                       "else may follow",
-                       what,
-                       report.is_applied ? "" : fmt::format("the weights were left as they were after step {}, ", report.step - 1),
-                       last_good);
   }
 
   // The last step counts as due, so that every run ends with an evaluation and a checkpoint.
@@ -355,23 +325,6 @@ class Trainer {
   std::optional<PendingStep> before_;  // the step finished last: its clock is where the next one's time begins
   TrainResult result_;
 };
-
-// run.json: what the run is besides its settings, for reports.
-std::string facts_of(const TrainConfig& config, const PreparedRun& run, int64_t num_ranks) {
-  return nlohmann::ordered_json{{"device", run.device.str()},
-                                {"device_name", device_name(run.device)},
-                                {"compute_type", c10::toString(run.compute_type)},
-                                {"attention", run.encoder->describe_attention()},
-                                {"processes", num_ranks},
-                                {"parameters", run.encoder->parameters().num_elements()},
-                                {"vocabulary", run.corpus->vocabulary().size()},
-                                {"longest_cell_tokens", run.corpus->longest_cell_tokens()},
-                                {"training_cells", run.corpus->num_training_cells()},
-                                {"heldout_cells", run.corpus->num_heldout_cells()},
-                                {"data", fmt::format("{}", fmt::join(config.data.files, ", "))}}
-             .dump(1) +
-         "\n";
-}
 
 // Files of a new run directory; when one cannot be written, the folder goes again.
 RunDirectory begin(const TrainConfig& config, const PreparedRun& run, int64_t num_ranks) {

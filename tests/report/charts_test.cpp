@@ -62,7 +62,7 @@ TEST(Scale, TicksAreRoundAndWithinTheRange) {
       const std::vector<double> ticks = scale.ticks(5);
       EXPECT_GE(ticks.size(), 2U) << low << " " << high;
       EXPECT_LE(ticks.size(), 14U);
-      for (const double tick : ticks) EXPECT_TRUE(tick >= scale.low() * (1 - 1e-6) - 1e-300 && tick <= scale.high() * (1 + 1e-6)) << tick;
+      for (const double tick : ticks) EXPECT_TRUE(scale(tick) >= -1e-6 && scale(tick) <= 1 + 1e-6) << tick;
     }
   }
 }
