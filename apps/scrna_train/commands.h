@@ -19,6 +19,9 @@ struct Program {
 void add_train(Program& program);
 /// Starts several processes of `train`.
 void add_launch(Program& program);
+void add_replay(Program& program);
+void add_report(Program& program);
+void add_stress(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
 void add_cache(Program& program);

@@ -3,12 +3,13 @@
 #   compare.sh anndata DATA_DUMP generated|real [options]       what lib/data reads, with the anndata package
 #   compare.sh tokens TOKENS_DUMP generated|real                 vocabulary and tokens, with anndata and numpy
 #   compare.sh safetensors SAFETENSORS_COPY                      with the safetensors package
+#   compare.sh tensorboard SCRNA_TRAIN                           a run's event files, with the tensorboard package
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 what="$1" binary="$2" set="${3:-}"
 shift $(( $# < 3 ? $# : 3 ))
 python="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train/oracle-python/bin/python"
-if ! "$python" -c 'import anndata, safetensors' 2>/dev/null; then
+if ! "$python" -c 'import anndata, safetensors, tensorboard' 2>/dev/null; then
   echo "SKIPPED: no Python with the packages of tests/oracle/requirements.txt; make it with scripts/oracle_env.sh"
   exit 77
 fi
@@ -27,6 +28,7 @@ case "$what-$set" in
     "$python" "$here/compare_anndata.py" --data-dump "$binary" --title "Real files" "$@" "$real" ;;
   tokens-generated) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" --generate ;;
   tokens-real) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" "$real" ;;
+  tensorboard-) "$python" "$here/compare_tensorboard.py" "$binary" ;;
   safetensors-) "$python" "$here/compare_safetensors.py" --copy "$binary" ;;
   *) echo "compare.sh: unknown comparison '$what $set'" >&2; exit 2 ;;
 esac
