@@ -112,13 +112,13 @@ Svg draw(const LineChart& chart) {
   ys.push_back(references);
   const auto [x_low, x_high] = range_of(xs, chart.x_kind);
   auto [y_low, y_high] = range_of(ys, chart.y_kind);
+  y_low = chart.y_low.value_or(y_low), y_high = chart.y_high.value_or(y_high);
   const double margin = chart.y_kind == ScaleKind::kLog ? std::pow(y_high / y_low, 0.04) : (y_high - y_low) * 0.04;
   if (chart.y_kind == ScaleKind::kLog) {
-    y_low /= margin, y_high *= margin;
+    y_low /= chart.y_low ? 1 : margin, y_high *= chart.y_high ? 1 : margin;
   } else {
-    y_low -= margin, y_high += margin;
+    y_low -= chart.y_low ? 0 : margin, y_high += chart.y_high ? 0 : margin;
   }
-  y_low = chart.y_low.value_or(y_low), y_high = chart.y_high.value_or(y_high);
 
   const double left = 62, top = 30, bottom = chart.height - 40;
   const double right = chart.width - std::clamp(label_width + 12, 14.0, chart.width * 0.42);

@@ -38,7 +38,7 @@ td.wrap{white-space:normal;min-width:16ch}
 .verdict span{display:block;color:var(--ink)}.verdict small{display:block;color:var(--muted);font-size:13px}
 details{margin:12px 0}summary{cursor:pointer;color:var(--muted)}
 pre{font:12.5px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-x:auto;margin:8px 0}
-@media print{body{font-size:11pt}main{max-width:none;padding:0}h2{break-after:avoid}.figures{gap:14px 20px}details>pre{display:block;white-space:pre-wrap}}
+@media print{body{font-size:11pt}main{max-width:none;padding:0}h2{break-after:avoid}.figures{gap:14px 20px}details::details-content{content-visibility:visible}details>pre{white-space:pre-wrap}}
 )";
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "lib/report/run_data.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -81,7 +82,11 @@ void read_metrics(const fs::path& file, RunData& run) {
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) {
       throw DataError("{} line {}: not a line of metrics; expected a JSON object with a step", file.string(), number);
     }
-    read_line(line, run);
+    try {
+      read_line(line, run);
+    } catch (const Json::exception& problem) {
+      throw DataError("{} line {}: {}", file.string(), number, problem.what());
+    }
   }
 }
 
@@ -116,9 +121,13 @@ void read_facts(const fs::path& folder, RunData& run) {
   if (!fs::exists(state_file)) return;
   const Json state = Json::parse(read_file(state_file), nullptr, false);
   if (!state.is_object() || !state.contains("cells_by_length")) return;
-  for (const Json& pair : state["cells_by_length"]) {
-    run.length_edges.push_back(number_of(pair.at(0)));
-    run.length_counts.push_back(number_of(pair.at(1)));
+  try {
+    for (const Json& pair : state["cells_by_length"]) {
+      run.length_edges.push_back(number_of(pair.at(0)));
+      run.length_counts.push_back(number_of(pair.at(1)));
+    }
+  } catch (const Json::exception& problem) {
+    throw DataError("{}: cells_by_length: {}", state_file.string(), problem.what());
   }
   // The counts are of [edge, next edge); the last bin is half an octave wide like the others.
   if (!run.length_edges.empty()) run.length_edges.push_back(run.length_edges.back() * std::sqrt(2.0));
@@ -146,6 +155,14 @@ std::string RunData::setting(const std::string& path) const {
   return found == config.end() ? std::string() : found->second;
 }
 
+double RunData::number(const std::string& path) const {
+  const std::string text = setting(path);
+  double value = kNaN;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (problem != std::errc() || end != text.data() + text.size()) return kNaN;
+  return value;
+}
+
 std::optional<DivergedStep> RunData::end() const {
   if (diverged.empty() || is_finished()) return std::nullopt;
   // A later step was done: this one did not end the run.
@@ -153,9 +170,9 @@ std::optional<DivergedStep> RunData::end() const {
 }
 
 bool RunData::is_finished() const {
-  const std::string steps = setting("train.steps");
+  const double steps = number("train.steps");
   const bool last_diverged = !diverged.empty() && diverged.back().step == steps_done && diverged.back().policy != "skip";
-  return !steps.empty() && steps_done >= std::stoll(steps) && !last_diverged;
+  return static_cast<double>(steps_done) >= steps && !last_diverged;
 }
 
 double RunData::last_mean(const std::string& key) const {

@@ -42,6 +42,8 @@ struct RunData {
   [[nodiscard]] std::vector<std::string> layers_of(const std::string& key) const;
   /// A setting's text, or empty.
   [[nodiscard]] std::string setting(const std::string& path) const;
+  /// A setting as a number, or NaN.
+  [[nodiscard]] double number(const std::string& path) const;
   /// The step whose divergence ended the run, or nothing: it finished, goes on, or went on after each.
   [[nodiscard]] std::optional<DivergedStep> end() const;
   [[nodiscard]] bool is_finished() const;  // all of train.steps are done

@@ -243,15 +243,16 @@ std::optional<int64_t> ArmData::diverged_step() const {
 ArmData arm_data(std::string name, report::RunData run) {
   ArmData arm;
   arm.name = std::move(name);
-  if (run.setting("model.attention").empty() || run.setting("optim.learning_rate").empty()) {
-    throw DataError("{}: its config.yaml names no model.attention and optim.learning_rate", run.folder.string());
+  arm.learning_rate = run.number("optim.learning_rate");
+  const double clip_norm = run.number("optim.clip_norm");
+  if (run.setting("model.attention").empty() || !std::isfinite(arm.learning_rate) || !std::isfinite(clip_norm)) {
+    throw DataError("{}: its config.yaml has no model.attention, optim.learning_rate and optim.clip_norm", run.folder.string());
   }
   arm.is_sigmoid = run.setting("model.attention") == "sigmoid";
   const std::string bias = run.setting("model.attention_bias"), qk_norm = run.setting("model.qk_norm");
   arm.has_default_bias = !arm.is_sigmoid || bias.empty() || bias == "negative_log_length";
   arm.has_qk_norm = !qk_norm.empty() && qk_norm != "none";
-  arm.is_clipped = std::stod(run.setting("optim.clip_norm")) > 0;
-  arm.learning_rate = std::stod(run.setting("optim.learning_rate"));
+  arm.is_clipped = clip_norm > 0;
   arm.seed = run.setting("train.seed");
   static const std::set<std::string> kApart = {"run.dir", "model.attention", "optim.learning_rate", "train.seed", "train.num_threads", "data.num_workers"};
   for (const auto& [path, value] : run.config) {

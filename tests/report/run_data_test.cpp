@@ -83,11 +83,18 @@ TEST_F(RunDataTest, ReadsLengthsAndRollbacks) {
 
 TEST_F(RunDataTest, RefusesWhatItCannotUnderstand) {
   EXPECT_THROW((void)read_run(folder_.path()), DataError);
-  for (const char* metrics : {"nonsense\n", "[]\n", "{\"loss\":1}\n", "{\"step\":\"1\"}\n"}) {
+  for (const char* metrics : {"nonsense\n", "[]\n", "{\"loss\":1}\n", "{\"step\":\"1\"}\n", "{\"step\":1,\"rollback_from_step\":\"x\"}\n"}) {
     write_run(metrics);
     EXPECT_THROW((void)read_run(folder_.path()), DataError) << metrics;
   }
   write_run("{\"step\":1,\"loss\":4}\n");
+  write("checkpoints/latest/state.json", "{\"cells_by_length\":[3]}");
+  EXPECT_THROW((void)read_run(folder_.path()), DataError);
+  write("checkpoints/latest/state.json", "{}");
+  write("run.json", "[");
+  EXPECT_THROW((void)read_run(folder_.path()), DataError);
+  write("run.json", "{}");
+  EXPECT_NO_THROW((void)read_run(folder_.path()));
   write("divergence/step-00000001.json", "{}");
   EXPECT_THROW((void)read_run(folder_.path()), DataError);
 }
