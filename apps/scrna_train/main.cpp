@@ -19,6 +19,8 @@ int main(int argc, char** argv) {
     add_cache(program);
     add_train(program);
     add_launch(program);
+    add_embed(program);
+    add_export(program);
     add_bench(program);
     if (!parse(program, argc, argv)) return 0;
     return static_cast<int>(program.run());
