@@ -28,6 +28,7 @@ void add_export(Program& program);
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);
 void add_bench_data(Program& program, CLI::App& group);
+void add_bench_embed(Program& program, CLI::App& group);
 void add_bench_train(Program& program, CLI::App& group);
 
 /// What --version prints: the program, what it was built with, and what it found on this machine.

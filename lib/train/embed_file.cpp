@@ -73,6 +73,21 @@ bool with_memory_words(const Embedder& embedder, const std::function<bool()>& wo
   }
 }
 
+// The rows twice, beside the output and in it, and the copy.
+void require_space(const data::EmbeddingTarget& target, int64_t cells, int64_t width) {
+  std::error_code problem;
+  const fs::path folder = target.output.has_parent_path() ? target.output.parent_path() : fs::path(".");
+  const fs::space_info space = fs::space(folder, problem);
+  if (problem) return;
+  const auto row_bytes = static_cast<uint64_t>(cells * width) * sizeof(float);
+  const uint64_t needed = 2 * row_bytes + (target.beside ? 0 : fs::file_size(target.input, problem));
+  if (problem || space.available >= needed) return;
+  throw DataError("{}: {:.1f} GB are needed in its folder, {:.1f} GB are free; choose another folder{}",
+                  target.output.string(), static_cast<double>(needed) / 1e9,
+                  static_cast<double>(space.available) / 1e9,
+                  target.beside ? "" : ", or write only the embeddings (--beside)");
+}
+
 }  // namespace
 
 Embedder make_embedder(std::shared_ptr<const TrainedModel> model, const TrainConfig& config,
@@ -134,6 +149,7 @@ EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& ta
   report.left_out = source.cells - source.training_cells;
   for (const int64_t tokens : corpus.token_frequencies()) report.tokens += tokens;
 
+  require_space(target, report.cells, embedder.config.model.width);
   const bool is_gpu = embedder.encoder->device().is_cuda();
   const int64_t window_cells = is_gpu ? kWindowCellsGpu : kWindowCellsCpu;
   fs::path partial_path = target.output;
@@ -158,6 +174,7 @@ EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& ta
   });
   report.seconds = now_seconds() - start;
   if (!is_finished) return report;
+  log::info("[embed] {}: writing {}", target.input.string(), target.output.string());
   data::write_embeddings(
       target, report.cells, embedder.config.model.width,
       [&](int64_t first, int64_t count, float* out) { partial.read(first, count, out); },

@@ -147,6 +147,26 @@ TrainedModel load_folder(const fs::path& path) {
                    .config_sha256 = {}});
 }
 
+// The configuration of a file is believed as far as the file has the tensors for it: a few wrong digits in it
+// must not make an encoder of a terabyte.
+void require_plausible(const TrainedModel& model, const TrainConfig& config) {
+  const model::ModelConfig& encoder = config.model;
+  const auto require = [&](const std::string& name, std::vector<int64_t> shape) {
+    for (const auto& [found, tensor] : model.weights.tensors) {
+      if (found == name && tensor.sizes() == at::IntArrayRef(shape)) return;
+    }
+    throw CheckpointError(
+        "{}: has no tensor '{}' of shape [{}], which its vocabulary and configuration ask for",
+        model.source.string(), name, fmt::join(shape, ", "));
+  };
+  require("embedding.gene.weight", {model.vocabulary.size(), encoder.width});
+  require("embedding.rank.weight", {config.tokenizer.max_tokens, encoder.width});
+  for (int64_t layer = 0; layer < encoder.num_layers; ++layer) {
+    require(model::layer_name(layer) + ".feed_forward.in.weight",
+            {encoder.feed_forward_width, encoder.width});
+  }
+}
+
 // What a reader without YAML needs to compute with the weights: {"tokenizer": {...}, "model": {"width": 768,
 // ...}}.
 Json json_of(const TrainConfig& config) {

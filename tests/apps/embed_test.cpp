@@ -217,5 +217,44 @@ TEST_F(Embed, AnExportedModelGivesTheSameEmbeddings) {
   EXPECT_EQ(sha256_of_file(file), sha256_of_file(path("again.safetensors")));
 }
 
+TEST_F(Embed, ARunBeginsWithTheWeightsOfAnExportedModel) {
+  const std::string file = path("model.safetensors"), config = (*shared_ / "config.yaml").string();
+  ASSERT_EQ(scrna_train({"export", "--checkpoint", run(), "--out", file}).exit_code, 0);
+  const auto train = [&](const std::string& name, std::vector<std::string> settings) {
+    std::vector<std::string> words{"train",
+                                   "--config",
+                                   config,
+                                   "--set",
+                                   "train.initial_weights=" + file,
+                                   "--set",
+                                   "train.steps=1",
+                                   "--set",
+                                   "run.dir=" + path(name)};
+    for (const std::string& setting : settings) words.insert(words.end(), {"--set", setting});
+    return scrna_train(words);
+  };
+  // With a step that moves nothing: the weights of the new run are those of the file.
+  const auto result = train("second", {"optim.learning_rate=1e-30"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto hash_of = [&](const std::string& checkpoint) {
+    const std::string out = path("hash.safetensors");
+    const auto exported = scrna_train({"export", "--checkpoint", checkpoint, "--out", out, "--force"});
+    const std::size_t begin = exported.out.find("SHA-256 ");
+    return begin == std::string::npos ? exported.err : exported.out.substr(begin, 72);
+  };
+  EXPECT_EQ(hash_of(path("second")), hash_of(run()));
+  ASSERT_EQ(train("third", {"optim.learning_rate=1e-2"}).exit_code, 0);
+  EXPECT_NE(hash_of(path("third")), hash_of(run()));
+
+  expect_failure(train("no", {"model.width=32"}), 3, {"check the `model` settings"});
+  expect_failure(train("no", {"tokenizer.max_tokens=32"}), 3, {"tokenizer.max_tokens"});
+  std::string text = read_file(fs::path(run()) / "vocabulary.tsv");
+  text.resize(text.rfind('\n', text.size() - 2) + 1);
+  std::ofstream(path("v.tsv")) << text;
+  expect_failure(train("no", {"data.vocabulary=" + path("v.tsv")}), 2,
+                 {"train.initial_weights", "data.vocabulary"});
+  EXPECT_FALSE(fs::exists(path("no")));
+}
+
 }  // namespace
 }  // namespace scrna
