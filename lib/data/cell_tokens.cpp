@@ -17,19 +17,29 @@ TokenizedCells tokenize_block(const Corpus& corpus, int32_t source, int64_t firs
                               Tokenizer& tokenizer, CellBlock& block) {
   const TokenCache* cache = corpus.cache();
   TokenizedCells cells{.first_cell = first_cell, .tokens = {}, .begin = {0}};
-  if (cache == nullptr) corpus.source(source).matrix->read_into(first_cell, num_cells, block);
+  if (cache == nullptr) {
+    corpus.source(source).matrix->read_into(first_cell, num_cells, block);
+    if (!corpus.is_whole(source)) check_values(corpus.source(source), block);
+  }
   for (int64_t i = 0; i < num_cells; ++i) {
     if (corpus.role(source, first_cell + i) != CellRole::kLeftOut) {
+      bool is_usable = true;
       if (cache != nullptr) {
         cache->append(source, first_cell + i, cells.tokens);
+        is_usable = corpus.is_whole(source) || std::ssize(cells.tokens) > cells.begin.back();
       } else {
         const auto row = static_cast<std::size_t>(i);
         const auto begin = static_cast<std::size_t>(block.indptr[row]);
         const auto count = static_cast<std::size_t>(block.indptr[row + 1]) - begin;
-        tokenizer.append(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
-                         std::span(block.values).subspan(begin, count), cells.tokens);
+        is_usable = corpus.is_usable(
+            source, tokenizer.append(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
+                                     std::span(block.values).subspan(begin, count), cells.tokens));
       }
-      corpus.check_unchanged(source, std::ssize(cells.tokens) - cells.begin.back());
+      if (is_usable) {
+        corpus.check_unchanged(source, std::ssize(cells.tokens) - cells.begin.back());
+      } else {
+        cells.tokens.resize(static_cast<std::size_t>(cells.begin.back()));
+      }
     }
     cells.begin.push_back(std::ssize(cells.tokens));
   }

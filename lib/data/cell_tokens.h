@@ -26,8 +26,8 @@ struct TokenizedCells {
 };
 
 /// Rows [first_cell, first_cell + num_cells) of a source of the corpus, by corpus.config().num_workers
-/// threads. Throws DataError for a file that cannot be read or has changed since the corpus was opened,
-/// InternalError for a range outside the file.
+/// threads. Throws DataError for a file that cannot be read, a value that no count can be, or a file that has
+/// changed since the corpus was opened; InternalError for a range outside the file.
 TokenizedCells tokenize_cells(const Corpus& corpus, int32_t source, int64_t first_cell, int64_t num_cells);
 
 }  // namespace scrna::data

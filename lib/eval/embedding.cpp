@@ -1,6 +1,7 @@
 #include "lib/eval/embedding.h"
 
 #include <algorithm>
+#include <cmath>
 #include <future>
 #include <limits>
 #include <vector>
@@ -110,6 +111,13 @@ at::Tensor embed_cells(const model::Encoder& encoder, const data::TokenizedCells
   at::Tensor rows = at::full({cells.num_cells(), width}, std::numeric_limits<float>::quiet_NaN(), at::kFloat);
   for (std::size_t row = 0; row < cell_of_row.size(); ++row) {
     const float* from = host.const_data_ptr<float>() + static_cast<int64_t>(row) * width;
+    if (!std::all_of(from, from + width, [](float value) { return std::isfinite(value); })) {
+      throw NumericError(
+          "the embedding of cell {} (counted from 0) is not finite: the model's weights are damaged, or "
+          "it diverged in training; try another checkpoint{}",
+          cells.first_cell + cell_of_row[row],
+          encoder.compute_type() == at::kFloat ? "" : ", or --precision fp32");
+    }
     std::copy(from, from + width, rows.mutable_data_ptr<float>() + cell_of_row[row] * width);
   }
   return rows;

@@ -59,7 +59,8 @@ at::Tensor pool_cells(const at::Tensor& hidden_TD, const at::Tensor& cu_seqlens_
 /// Called between packs with the number of cells done since the call began; false: stop.
 using KeepGoing = std::function<bool(int64_t cells_done)>;
 
-/// [cells, D] fp32 on the CPU, NaN for a cell without tokens. Undefined when keep_going said to stop.
+/// [cells, D] fp32 on the CPU, NaN for a cell without tokens. Undefined when keep_going said to stop. Throws
+/// NumericError when another row is not finite.
 at::Tensor embed_cells(const model::Encoder& encoder, const data::TokenizedCells& cells,
                        const EmbeddingOptions& options, const KeepGoing& keep_going = {});
 

@@ -1,6 +1,7 @@
 #include "lib/train/embed_file.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include <ATen/Parallel.h>
@@ -59,6 +60,21 @@ data::EmbeddingRecord record_of(const Embedder& embedder, const data::EmbeddingT
           {"truncated_count_share", source.tokens.truncated_counts()},
           {"program", program},
           {"settings_sha256", settings_of(embedder, target.input)}};
+}
+
+// embed_cells() gives NaN to those alone.
+int64_t count_left_out(const eval::PartialRows& rows, int64_t num_rows, int64_t width) {
+  constexpr int64_t kRowsPerRead = 4096;
+  std::vector<float> values;
+  int64_t count = 0;
+  for (int64_t first = 0; first < num_rows; first += kRowsPerRead) {
+    const int64_t read = std::min(kRowsPerRead, num_rows - first);
+    values.resize(static_cast<std::size_t>(read * width));
+    rows.read(first, read, values.data());
+    for (int64_t row = 0; row < read; ++row)
+      count += std::isnan(values[static_cast<std::size_t>(row * width)]) ? 1 : 0;
+  }
+  return count;
 }
 
 // LibTorch's message names bytes, this one the flag.
@@ -144,11 +160,7 @@ EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& ta
                        const std::string& program, const data::Progress& open_progress,
                        const EmbedProgress& keep_going) {
   const data::Corpus corpus = open_cells(embedder, target.input, open_progress);
-  const data::SourceReport& source = corpus.reports().front();
-  EmbedReport report{.cells = source.cells};
-  report.left_out = source.cells - source.training_cells;
-  for (const int64_t tokens : corpus.token_frequencies()) report.tokens += tokens;
-
+  EmbedReport report{.cells = corpus.reports().front().cells};
   require_space(target, report.cells, embedder.config.model.width);
   const bool is_gpu = embedder.encoder->device().is_cuda();
   const int64_t window_cells = is_gpu ? kWindowCellsGpu : kWindowCellsCpu;
@@ -174,6 +186,7 @@ EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& ta
   });
   report.seconds = now_seconds() - start;
   if (!is_finished) return report;
+  report.left_out = count_left_out(partial, report.cells, embedder.config.model.width);
   log::info("[embed] {}: writing {}", target.input.string(), target.output.string());
   data::write_embeddings(
       target, report.cells, embedder.config.model.width,

@@ -55,8 +55,8 @@ struct Embedder {
 Embedder make_embedder(std::shared_ptr<const TrainedModel> model, const TrainConfig& config,
                        const EmbedSettings& settings);
 
-/// The cells of one file as this model's tokens: one pass over it. Throws DataError when its counts cannot
-/// be found or few of them are in genes of the vocabulary.
+/// The cells of one file as this model's tokens, after the look at data.scan_cells of them. Throws DataError
+/// when its counts cannot be found or few of them are in genes of the vocabulary.
 data::Corpus open_cells(const Embedder& embedder, const std::filesystem::path& file,
                         const data::Progress& progress);
 
@@ -69,7 +69,6 @@ struct EmbedReport {
   int64_t cells = 0;          // of the file
   int64_t left_out = 0;       // of them with NaN
   int64_t resumed_cells = 0;  // found done
-  int64_t tokens = 0;         // of the cells with an embedding
   double seconds = 0;         // computing them, without opening and writing
 };
 
@@ -77,7 +76,8 @@ struct EmbedReport {
 using EmbedProgress = std::function<bool(int64_t cells_done, int64_t cells)>;
 
 /// Embeds all cells of target.input and writes target.output. `program`: its version, for the record. Throws
-/// as open_cells(), and DataError when something cannot be written (the finished rows are then kept).
+/// as open_cells(), and DataError when something cannot be written (the finished rows are then kept);
+/// NumericError when an embedding is not finite.
 EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& target,
                        const std::string& program, const data::Progress& open_progress,
                        const EmbedProgress& keep_going);

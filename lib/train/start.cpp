@@ -4,6 +4,7 @@
 
 #include "lib/config/config.h"
 #include "lib/core/error.h"
+#include "lib/core/files.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
 #include "lib/train/trained_model.h"
@@ -38,6 +39,21 @@ void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& voc
   }
 }
 
+std::string gene_map_hash(const TrainConfig& config) {
+  return config.data.gene_map.empty() ? "" : sha256_of_file(config.data.gene_map);
+}
+
+// Another mapping gives the cells other tokens under the same vocabulary. A checkpoint of an older version says
+// nothing of it.
+void require_same_gene_map(const LoadedCheckpoint& loaded, const TrainConfig& config) {
+  const std::string& before = loaded.state.gene_map_sha256;
+  if (before.empty() || before == gene_map_hash(config)) return;
+  throw CheckpointError(
+      "{}: data.gene_map {} is not the mapping the run was trained with (SHA-256 {:.12}..., now {:.12}...): cells would "
+      "get other tokens. Restore the file, or begin a new run",
+      loaded.folder.string(), config.data.gene_map, before, gene_map_hash(config));
+}
+
 void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
   if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
     throw CheckpointError(
@@ -52,7 +68,8 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
 }
 
 // train.initial_weights: the vocabulary is the model's, since the rows of its embedding are that one's genes.
-PreparedRun prepare_from(const TrainedModel& model, const TrainConfig& config, at::Device device) {
+PreparedRun prepare_from(const TrainedModel& model, const TrainConfig& config, at::Device device,
+                         dist::Communicator& communicator) {
   if (!config.data.vocabulary.empty() &&
       data::Vocabulary::load(config.data.vocabulary).hash() != model.vocabulary_sha256) {
     throw ConfigError(
@@ -60,7 +77,7 @@ PreparedRun prepare_from(const TrainedModel& model, const TrainConfig& config, a
         "take the model's",
         model.source.string(), config.data.vocabulary);
   }
-  PreparedRun run = prepare(config, {}, device, &model.vocabulary);
+  PreparedRun run = prepare(config, {}, device, communicator, &model.vocabulary);
   restore_weights(model.weights, model.source, *run.encoder);
   log::info("[model] initial weights: {}, step {} (SHA-256 {:.12}...)", model.source.string(), model.step,
             model.weights_sha256);
@@ -69,18 +86,20 @@ PreparedRun prepare_from(const TrainedModel& model, const TrainConfig& config, a
 
 }  // namespace
 
-Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device) {
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                    dist::Communicator& communicator) {
   Start start;
   if (resume) {
     require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
                        resume->run_directory);
     start.loaded = load(*resume);
     require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
+    require_same_gene_map(*start.loaded, config);
   }
   if (!resume && !config.train.initial_weights.empty()) {
-    start.run = prepare_from(load_trained_model(config.train.initial_weights), config, device);
+    start.run = prepare_from(load_trained_model(config.train.initial_weights), config, device, communicator);
   } else {
-    start.run = prepare(config, vocabulary_of(config, resume), device);
+    start.run = prepare(config, vocabulary_of(config, resume), device, communicator);
   }
   if (resume) restore_run(*start.loaded, start.run);
   return start;
@@ -91,6 +110,7 @@ RunState first_state(const TrainConfig& config, const PreparedRun& run) {
   state.seed = config.train.seed;
   state.vocabulary_sha256 = run.corpus->vocabulary().hash();
   state.training_cells_sha256 = fingerprint_of(*run.corpus);
+  state.gene_map_sha256 = gene_map_hash(config);
   return state;
 }
 

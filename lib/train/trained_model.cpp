@@ -28,7 +28,7 @@ constexpr const char* kFormatVersion = "1";
 
 // What may differ between the run and the use of its model: how it computes, and how files are read. All else
 // decides what a token or a weight means.
-constexpr std::array<std::string_view, 14> kFree = {"train.device",
+constexpr std::array<std::string_view, 15> kFree = {"train.device",
                                                     "train.precision",
                                                     "train.num_threads",
                                                     "model.attention_kernel",
@@ -41,6 +41,7 @@ constexpr std::array<std::string_view, 14> kFree = {"train.device",
                                                     "data.min_gene_hit_rate",
                                                     "data.allow_normalized",
                                                     "data.min_genes",
+                                                    "data.scan_cells",
                                                     "data.num_workers"};
 
 std::string weights_hash(const checkpoint::Safetensors& weights) {
@@ -205,6 +206,7 @@ TrainConfig config_for_use(const TrainedModel& model, std::span<const std::strin
   before.data.min_gene_hit_rate = model.config.data.min_gene_hit_rate;
   before.data.allow_normalized = model.config.data.allow_normalized;
   before.data.min_genes = model.config.data.min_genes;
+  before.data.scan_cells = model.config.data.scan_cells;
   before.data.num_workers = model.config.data.num_workers;
   before.data.heldout_fraction = 0;
   before.heldout.every_steps = 0;

@@ -12,32 +12,37 @@ namespace {
 
 constexpr int64_t kCells = 500;
 
-Corpus corpus_with(int64_t num_workers, int64_t min_genes = 1) {
+Corpus corpus_with(int64_t num_workers, int64_t min_genes = 1, int64_t scan_cells = 16384) {
   DataConfig config = test::corpus_config();
   config.num_workers = num_workers;
   config.min_genes = min_genes;
+  config.scan_cells = scan_cells;
   return test::make_corpus(test::corpus_sources({30, kCells}), config);
 }
 
-TEST(CellTokens, EveryCellHasItsOwnAndLeftOutOnesNone) {
-  const Corpus corpus = corpus_with(2, 8);
-  const TokenizedCells cells = tokenize_cells(corpus, 1, 0, kCells);
-  ASSERT_EQ(cells.num_cells(), kCells);
-  Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
-  int64_t left_out = 0;
-  for (int64_t cell = 0; cell < kCells; ++cell) {
-    std::vector<int32_t> expected;
-    if (corpus.role(1, cell) == CellRole::kLeftOut) {
-      ++left_out;
-    } else {
+TEST(CellTokens, EveryCellHasItsOwnAndThoseWithFewGenesNone) {
+  constexpr int64_t kMinGenes = 8;                // below max_tokens, so that a cell's tokens tell
+  for (const int64_t scan_cells : {16384, 64}) {  // all known before, or found out while reading
+    const Corpus corpus = corpus_with(2, kMinGenes, scan_cells);
+    EXPECT_EQ(corpus.is_whole(1), scan_cells > kCells);
+    const TokenizedCells cells = tokenize_cells(corpus, 1, 0, kCells);
+    ASSERT_EQ(cells.num_cells(), kCells);
+    Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
+    int64_t left_out = 0;
+    for (int64_t cell = 0; cell < kCells; ++cell) {
+      std::vector<int32_t> expected;
       const CellBlock block = corpus.source(1).matrix->read(cell, 1);
       tokenizer.append(corpus.gene_map(1), block.genes, block.values, expected);
+      if (std::ssize(expected) < kMinGenes) {
+        expected.clear();
+        ++left_out;
+      }
+      const auto tokens = cells.tokens_of(cell);
+      EXPECT_EQ(std::vector<int32_t>(tokens.begin(), tokens.end()), expected) << "cell " << cell;
     }
-    const auto tokens = cells.tokens_of(cell);
-    EXPECT_EQ(std::vector<int32_t>(tokens.begin(), tokens.end()), expected) << "cell " << cell;
+    EXPECT_GT(left_out, kCells / 13);
+    EXPECT_LT(left_out, kCells / 2);
   }
-  EXPECT_GT(left_out, kCells / 13);
-  EXPECT_LT(left_out, kCells / 2);
 }
 
 TEST(CellTokens, NeitherThreadsNorTheRangeShow) {
