@@ -25,10 +25,13 @@ void add_stress(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
 void add_cache(Program& program);
+void add_embed(Program& program);
+void add_export(Program& program);
 /// The group `bench` and everything below it.
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);
 void add_bench_data(Program& program, CLI::App& group);
+void add_bench_embed(Program& program, CLI::App& group);
 void add_bench_train(Program& program, CLI::App& group);
 
 /// What --version prints: the program, what it was built with, and what it found on this machine.

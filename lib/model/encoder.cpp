@@ -142,6 +142,21 @@ at::Tensor Encoder::hidden_states(const TokenTensors& input, ForwardContext& con
   return hidden_after_blocks(embedding, input, context).to(at::kFloat);
 }
 
+at::Tensor Encoder::hidden_states_after(int64_t num_blocks, const TokenTensors& input,
+                                        ForwardContext& context) const {
+  SCRNA_CHECK(num_blocks >= 0 && num_blocks <= config_.num_layers, "{} of {} blocks", num_blocks,
+              config_.num_layers);
+  const at::NoGradGuard no_grad;
+  const at::Tensor embedding = embed(input, dropout_at(config_.num_layers, 0, input, config_, context));
+  if (num_blocks == config_.num_layers) return hidden_after_blocks(embedding, input, context);
+  Stream stream{embedding, {}, std::nullopt};
+  for (int64_t index = 0; index < num_blocks; ++index) {
+    stream = blocks_[static_cast<std::size_t>(index)](stream, input, index, config_, context);
+  }
+  // The block's last branch has not been added; the norm that comes with the sum is not used.
+  return num_blocks == 0 ? stream.h : add_and_normalise(stream, final_norm_, compute_type()).h;
+}
+
 at::Tensor Encoder::head_weight(const at::Tensor& flat) const {
   return parameters_->with_reserve(flat, parameters_->index_of(head_.weight));
 }

@@ -194,6 +194,21 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
   return state;
 }
 
+void restore_weights(const checkpoint::Safetensors& weights, const std::filesystem::path& file,
+                     model::Encoder& encoder) {
+  Tensors tensors(weights, file);
+  const ops::ParameterSet& parameters = encoder.parameters();
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to, from
+  for (std::size_t i = 0; i < parameters.all().size(); ++i) {
+    const ops::Parameter& parameter = parameters.all()[i];
+    copies.emplace_back(parameters.slice(parameters.values(), i), tensors.take(parameter.name, parameter));
+  }
+  tensors.require_all_taken();
+  const at::NoGradGuard no_grad;
+  for (auto& [to, from] : copies) to.copy_(from);
+  encoder.parameters().refresh_compute_values();
+}
+
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
              model::Encoder& encoder, optim::AdamW& optimizer) {
   Tensors weights(contents.model, folder / "model.safetensors");

@@ -66,6 +66,11 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& mome
 /// Reads state.json. Throws CheckpointError naming the folder and what is wrong.
 RunState parse_state(const checkpoint::Contents& contents, const std::filesystem::path& folder);
 
+/// Copies weights alone into the model; `file` names them in messages. Throws CheckpointError naming the tensor
+/// that is missing, unknown or of another shape; then nothing was changed.
+void restore_weights(const checkpoint::Safetensors& weights, const std::filesystem::path& file,
+                     model::Encoder& encoder);
+
 /// Copies weights and optimizer state (the part that the optimizer owns) into the model. Throws CheckpointError for a tensor that is missing, unknown or
 /// of another shape; then nothing was changed.
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,

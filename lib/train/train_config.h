@@ -55,6 +55,7 @@ struct TrainSection {
   int64_t steps = 1000;
   int64_t global_batch_cells = 256;
   uint64_t seed = 42;
+  std::string initial_weights;
   DeviceChoice device = DeviceChoice::kAuto;
   Precision precision = Precision::kAuto;
   int64_t num_threads = 0;
@@ -69,6 +70,9 @@ struct TrainSection {
     v("global_batch_cells", global_batch_cells, "cells of one optimizer step, over all its micro-batches",
       config::between(1, 1e6));
     v("seed", seed, "root of every random stream: initial weights, order of cells, masks, dropout");
+    v("initial_weights", initial_weights,
+      "trained model to begin with instead of drawn weights: a run directory, a checkpoint folder or an exported file "
+      "(scrna-train export); its vocabulary is taken, the settings of model and tokenizer must be its own; empty: none");
     v("device", device, "auto: a GPU if there is one, else the CPU; cpu; cuda: a GPU or an error");
     v("precision", precision,
       "type of matrix products and attention; weights, gradients and optimizer stay fp32. auto: bf16 on a GPU, "

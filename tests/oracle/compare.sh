@@ -4,15 +4,29 @@
 #   compare.sh tokens TOKENS_DUMP generated|real                 vocabulary and tokens, with anndata and numpy
 #   compare.sh safetensors SAFETENSORS_COPY                      with the safetensors package
 #   compare.sh tensorboard SCRNA_TRAIN                           a run's event files, with the tensorboard package
+#   compare.sh embed SCRNA_TRAIN                                 embedded files, with h5py, anndata and scanpy
+#   compare.sh torch SCRNA_TRAIN                                 exported models, with PyTorch
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 what="$1" binary="$2" set="${3:-}"
 shift $(( $# < 3 ? $# : 3 ))
-python="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train/oracle-python/bin/python"
-if ! "$python" -c 'import anndata, safetensors, tensorboard' 2>/dev/null; then
-  echo "SKIPPED: no Python with the packages of tests/oracle/requirements.txt; make it with scripts/oracle_env.sh"
-  exit 77
-fi
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train"
+case "$what" in
+  embed | torch)
+    python="$cache/oracle-torch-python/bin/python"
+    # PyTorch's own copy of the CUDA libraries is not installed; those of our LibTorch serve.
+    export LD_LIBRARY_PATH="$cache/libtorch-2.11.0/torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    if ! "$python" -c 'import scanpy, torch' 2>/dev/null; then
+      echo "SKIPPED: no Python with PyTorch and scanpy; make it with scripts/oracle_env.sh torch"
+      exit 77
+    fi ;;
+  *)
+    python="$cache/oracle-python/bin/python"
+    if ! "$python" -c 'import anndata, safetensors, tensorboard' 2>/dev/null; then
+      echo "SKIPPED: no Python with the packages of tests/oracle/requirements.txt; make it with scripts/oracle_env.sh"
+      exit 77
+    fi ;;
+esac
 real="${SCRNA_REAL_DATA:-$here/../../../shared/data}"
 if [ "$set" = real ] && [ ! -d "$real" ]; then
   echo "SKIPPED: no folder of real .h5ad files; name one in SCRNA_REAL_DATA"
@@ -29,6 +43,8 @@ case "$what-$set" in
   tokens-generated) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" --generate ;;
   tokens-real) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" "$real" ;;
   tensorboard-) "$python" "$here/compare_tensorboard.py" "$binary" ;;
+  embed-) "$python" "$here/compare_embed.py" "$binary" ;;
+  torch-) OMP_NUM_THREADS=1 "$python" "$here/compare_torch.py" "$binary" ;;
   safetensors-) "$python" "$here/compare_safetensors.py" --copy "$binary" ;;
   *) echo "compare.sh: unknown comparison '$what $set'" >&2; exit 2 ;;
 esac
