@@ -22,6 +22,7 @@ void add_launch(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
 void add_cache(Program& program);
+void add_evaluate(Program& program);
 /// The group `bench` and everything below it.
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);

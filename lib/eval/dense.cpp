@@ -1,6 +1,7 @@
 #include "lib/eval/dense.h"
 
 #include <ATen/Functions.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +33,8 @@ void product_tn(const double* a, const double* b, double* out, int64_t n, int64_
 void product_nn(const double* a, const double* b, double* out, int64_t n, int64_t m, int64_t k) {
   multiply(matrix(a, n, k), matrix(b, k, m), out);
 }
+
+void use_threads(int num_threads) { at::set_num_threads(num_threads); }
 
 Eigen symmetric_eigen(const std::vector<double>& values, int64_t n) {
   if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); }))

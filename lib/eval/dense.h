@@ -14,6 +14,9 @@ void product_tn(const double* a, const double* b, double* out, int64_t n, int64_
 /// out [n, m] = a [n, k] b [k, m].
 void product_nn(const double* a, const double* b, double* out, int64_t n, int64_t m, int64_t k);
 
+/// Threads of all products and of parallel.h, from now on.
+void use_threads(int num_threads);
+
 struct Eigen {
   std::vector<double> values;   // [n] descending
   std::vector<double> vectors;  // [n, n] row i belongs to values[i]
