@@ -1,5 +1,6 @@
 // scrna-train cache: lib/data/token_cache.h from the command line, with the settings a run has.
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ train::TrainConfig read_config(const CacheCommand& command) {
   }
   if (!command.files.empty()) config.data.files = command.files;
   config.data.cache.clear();  // the one to be made
+  config.data.scan_cells = std::numeric_limits<int64_t>::max();
   return config;
 }
 

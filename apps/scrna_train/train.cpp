@@ -120,6 +120,9 @@ std::string memory_table(const train::CheckReport& report) {
   }
   text += fmt::format("    {:<20}{:>10}B, most at: {}\n", "together",
                       train::short_count(static_cast<double>(report.plan.total_bytes())), report.plan.moment);
+  if (report.plan.nccl_bytes > 0)
+    text += fmt::format("    {:<20}{:>10}B besides\n", "NCCL",
+                        train::short_count(static_cast<double>(report.plan.nccl_bytes)));
   if (!report.measured) return text;
   const train::CheckReport::Measured& step = *report.measured;
   return text + fmt::format("    this step, of up to {} tokens a pass: predicted {:.2f} GB, measured {:.2f} GB of {:.1f} GB\n",
@@ -171,12 +174,12 @@ ExitCode train_command(const TrainCommand& command) {
     return ExitCode::kDone;
   }
   wait_without_spinning();
-  install_stop_signal_handlers();
   const dist::World world = dist::world_from_environment();
   if (world.num_ranks > 1) show_no_bars();
   if (world.rank != 0) log::set_console_level(log::Level::kWarning);
   const at::Device device = train::choose_device(config.train.device, world);
   dist::Communicator communicator(world, device, std::chrono::seconds(config.dist.timeout_seconds));
+  install_stop_signal_handlers();  // a signal ends a process at once that still waits for the others
   const std::optional<train::ResumePoint> resume = shared_resume_point(command.resume, config, communicator);
   if (command.check) return check_command(config, resume, device, communicator);
   const train::TrainResult result = train::train(config, resume, device, communicator);

@@ -169,6 +169,14 @@ Node parse(const std::string& text, const std::string& name) {
 
 }  // namespace
 
+Node::Node() = default;
+Node::Node(Kind kind_of_it, std::string place) : kind(kind_of_it), where(std::move(place)) {}
+Node::Node(const Node&) = default;
+Node::Node(Node&&) noexcept = default;
+Node& Node::operator=(const Node&) = default;
+Node& Node::operator=(Node&&) noexcept = default;
+Node::~Node() = default;
+
 const Node* Node::find(std::string_view key) const {
   for (const auto& [name, value] : entries) {
     if (name == key) return &value;
@@ -211,13 +219,13 @@ void apply_override(Node& root, const std::string& assignment) {
     if (key.empty()) throw ConfigError("--set {}: a part of the key is empty", assignment);
     if (node->kind !=
         Node::Kind::kMap) {  // a scalar given earlier gives way: its own error would only confuse
-      *node = Node{.kind = Node::Kind::kMap, .scalar = {}, .items = {}, .entries = {}, .where = where};
+      *node = Node(Node::Kind::kMap, where);
     }
     auto found = std::find_if(node->entries.begin(), node->entries.end(),
                               [&](const auto& entry) { return entry.first == key; });
     if (found == node->entries.end()) {
       node->entries.emplace_back(
-          key, Node{.kind = Node::Kind::kNull, .scalar = {}, .items = {}, .entries = {}, .where = where});
+          key, Node(Node::Kind::kNull, where));
       found = std::prev(node->entries.end());
     }
     node = &found->second;

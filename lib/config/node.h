@@ -13,6 +13,16 @@ namespace scrna::config {
 
 struct Node {
   enum class Kind { kNull, kScalar, kList, kMap };
+
+  // Written out, in node.cpp: clang 14 would need the size of an entry inside this struct.
+  Node();
+  explicit Node(Kind kind_of_it, std::string place);
+  Node(const Node&);
+  Node(Node&&) noexcept;
+  Node& operator=(const Node&);
+  Node& operator=(Node&&) noexcept;
+  ~Node();
+
   Kind kind = Kind::kNull;
   std::string scalar;
   std::vector<Node> items;                            // kList

@@ -49,6 +49,12 @@ class CountMatrix {
   [[nodiscard]] virtual int64_t num_genes() const = 0;
   /// Stored entries of a sparse matrix; for a dense one cells x genes.
   [[nodiscard]] virtual int64_t stored_values() const = 0;
+  /// Stored entries of one cell, zeros and repeats counted: its expressed genes are no more. -1 where only
+  /// reading the cell would tell (dense matrices). Thread-safe; the first call may turn a CSC matrix.
+  [[nodiscard]] virtual int64_t stored_entries(int64_t cell) const {
+    static_cast<void>(cell);
+    return -1;
+  }
   [[nodiscard]] virtual bool has_integer_type() const = 0;
   /// Type on disk: "float32", "int64", "uint16" ... Values beyond 2^24 are rounded to float32 when read.
   [[nodiscard]] virtual std::string type_name() const = 0;

@@ -178,6 +178,25 @@ void translate(Opened& opened, const GeneAliases& aliases) {
 
 }  // namespace
 
+namespace {
+
+// Whether all values may be counts, without a branch for each, so that the compiler makes vector instructions
+// of it: every block of every pass comes through here. Above 2^23 float32 holds no fractions.
+bool all_good(const std::vector<float>& values, float tolerance) {
+  constexpr float kWithoutFractions = 8388608.0F;
+  uint32_t num_bad = 0;
+  for (const float value : values) {
+    const float small = (value >= 0.0F) & (value < kWithoutFractions) ? value : 0.0F;  // NaN: 0
+    const float fraction = std::abs(small - static_cast<float>(static_cast<int32_t>(small + 0.5F)));
+    const bool is_good =
+        (value >= 0.0F) & (value <= std::numeric_limits<float>::max()) & (fraction <= tolerance);
+    num_bad |= is_good ? 0U : 1U;
+  }
+  return num_bad == 0;
+}
+
+}  // namespace
+
 bool CellSource::any_chosen(int64_t first, int64_t count) const {
   if (chosen.empty()) return count > 0;
   const auto begin = chosen.begin() + first;
@@ -186,6 +205,8 @@ bool CellSource::any_chosen(int64_t first, int64_t count) const {
 
 void check_values(const CellSource& source, const CellBlock& block) {
   const float tolerance = source.is_counts ? kIntegerTolerance : 1.0F;
+  if (all_good(block.values, tolerance)) [[likely]]
+    return;
   for (std::size_t i = 0; i < block.values.size(); ++i) {
     const float value = block.values[i];
     const bool is_good = value >= 0 && value <= std::numeric_limits<float>::max() &&
@@ -240,6 +261,7 @@ std::vector<CellSource> open_sources(const DataConfig& config, const Vocabulary*
     if (config.gene_column.empty())
       opened.alternatives = other_gene_ids(file, verdict.matrix, source.gene_ids);
     if (!config.heldout_column.empty()) source.groups = file.obs_categories(config.heldout_column);
+    if (!config.sampling_column.empty()) source.sampling = file.obs_categories(config.sampling_column);
     log::info("[data] {}: {} cells; matrix {}: {}", source.name, source.matrix->num_cells(), verdict.matrix,
               verdict.reason);
     if (!verdict.is_counts) {

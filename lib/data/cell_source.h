@@ -26,6 +26,7 @@ struct CellSource {
   std::shared_ptr<const CountMatrix> matrix;
   GeneIds gene_ids;          // one per gene of the matrix
   CategoryColumn groups;     // [cells] of data.heldout_column; empty codes without one
+  CategoryColumn sampling;   // [cells] of data.sampling_column; empty codes without one
   bool is_counts = false;    // only whole numbers are accepted
   std::vector<bool> chosen;  // [cells] by data.filter; empty: all
 

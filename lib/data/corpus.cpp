@@ -1,11 +1,8 @@
 #include "lib/data/corpus.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
 #include <filesystem>
-#include <mutex>
-#include <thread>
+#include <map>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -17,9 +14,6 @@
 
 namespace scrna::data {
 namespace {
-
-constexpr int64_t kCellsPerScan = 256;
-constexpr std::size_t kNamedMisses = 10;
 
 uint32_t key_of(const CellSource& source) {
   const std::string identity =
@@ -36,24 +30,6 @@ std::string first_genes(const std::vector<std::string>& ids) {
       "{}", fmt::join(ids.begin(), ids.begin() + std::min<std::ptrdiff_t>(3, std::ssize(ids)), ", "));
 }
 
-// What one thread of the scan adds up. Sums of integers: the same whichever thread met which cell.
-struct Tally {
-  explicit Tally(const std::vector<CellSource>& sources, std::size_t num_tokens)
-      : reports(sources.size()),
-        missed_counts(sources.size()),
-        repeated_entries(sources.size()),
-        token_frequencies(num_tokens) {
-    for (std::size_t i = 0; i < sources.size(); ++i) {
-      missed_counts[i].resize(static_cast<std::size_t>(sources[i].matrix->num_genes()));
-    }
-  }
-  std::vector<TokenizerReport> reports;            // [sources]
-  std::vector<std::vector<double>> missed_counts;  // [sources][columns] counts outside the vocabulary
-  std::vector<int64_t> repeated_entries;           // [sources]
-  std::vector<int64_t> token_frequencies;          // [V]
-  int64_t longest_cell_tokens = 0;
-};
-
 // "MALAT1 (2.1 %), ..." of all counts of the file.
 std::string text_of(const std::vector<MissedGene>& misses, double counts) {
   std::string text;
@@ -64,27 +40,7 @@ std::string text_of(const std::vector<MissedGene>& misses, double counts) {
   return text;
 }
 
-struct ScanTask {
-  std::size_t source;
-  int64_t first_row, num_rows;
-};
-
 }  // namespace
-
-std::vector<MissedGene> largest_misses(const std::vector<double>& missed_counts,
-                                       const std::vector<std::string>& ids) {
-  std::unordered_map<std::string_view, double> counts_of;
-  for (std::size_t column = 0; column < missed_counts.size(); ++column)
-    if (missed_counts[column] > 0) counts_of[ids[column]] += missed_counts[column];
-  std::vector<std::pair<double, std::string_view>> misses;
-  for (const auto& [id, counts] : counts_of) misses.emplace_back(-counts, id);
-  const std::size_t num_named = std::min(kNamedMisses, misses.size());
-  std::partial_sort(misses.begin(), misses.begin() + static_cast<std::ptrdiff_t>(num_named), misses.end());
-  std::vector<MissedGene> largest;
-  for (std::size_t i = 0; i < num_named; ++i)
-    largest.push_back({std::string(misses[i].second), -misses[i].first});
-  return largest;
-}
 
 Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const DataConfig& data,
                const TokenizerConfig& tokenizer, const Progress& progress)
@@ -122,6 +78,7 @@ Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const Dat
     while (!keys.insert(key).second) ++key;
     source_keys_.push_back(key);
   }
+  plan_scan();
   assign_roles();
   if (config_.cache.empty()) {
     scan(progress);
@@ -129,6 +86,7 @@ Corpus::Corpus(std::vector<CellSource> sources, Vocabulary vocabulary, const Dat
     take_from_cache();
   }
   check_split();
+  if (config_.is_sampled()) plan_sampling();
 }
 
 uint64_t Corpus::cell_id(int32_t source, int64_t row) const {
@@ -138,8 +96,16 @@ uint64_t Corpus::cell_id(int32_t source, int64_t row) const {
 void Corpus::assign_roles() {
   for (const CellSource& source : sources_) {
     roles_.emplace_back(static_cast<std::size_t>(source.matrix->num_cells()), CellRole::kTraining);
+    std::vector<CellRole>& roles = roles_.back();
     for (std::size_t row = 0; row < source.chosen.size(); ++row) {
-      if (!source.chosen[row]) roles_.back()[row] = CellRole::kLeftOut;
+      if (!source.chosen[row]) roles[row] = CellRole::kLeftOut;
+    }
+    if (is_whole(static_cast<int32_t>(roles_.size()) - 1)) continue;
+    const int64_t least = std::max<int64_t>(1, config_.min_genes);
+    for (std::size_t row = 0; row < roles.size(); ++row) {
+      const int64_t entries = source.matrix->stored_entries(static_cast<int64_t>(row));
+      if (entries < least) roles[row] = CellRole::kLeftOut;
+      if (roles[row] != CellRole::kLeftOut) most_stored_entries_ = std::max(most_stored_entries_, entries);
     }
   }
   if (config_.heldout_fraction <= 0) return;
@@ -185,113 +151,25 @@ void Corpus::set_heldout(const std::function<bool(std::size_t source, std::size_
   }
 }
 
-void Corpus::scan(const Progress& progress) {
-  std::vector<ScanTask> tasks;
-  int64_t num_cells = 0;
-  for (std::size_t source = 0; source < sources_.size(); ++source) {
-    const int64_t rows = reports_[source].cells;
-    for (int64_t first = 0; first < rows; first += kCellsPerScan) {
-      tasks.push_back({source, first, std::min(kCellsPerScan, rows - first)});
-    }
-    num_cells += rows;
-  }
-  std::atomic<std::size_t> next_task = 0;
-  std::atomic<int64_t> done_cells = 0;
-  std::exception_ptr problem;
-  std::mutex mutex;  // guards problem and the sums of the tallies
-  Tally total(sources_, static_cast<std::size_t>(vocabulary_.size()));
-
-  const auto work = [&](bool reports_progress) {
-    try {
-      Tokenizer tokenizer(vocabulary_, tokenizer_config_);
-      Tally tally(sources_, static_cast<std::size_t>(vocabulary_.size()));
-      std::vector<int32_t> tokens;
-      CellBlock block;
-      for (std::size_t at = next_task++; at < tasks.size(); at = next_task++) {
-        const ScanTask& task = tasks[at];
-        const GeneMap& map = gene_maps_[task.source];
-        const CellSource& source = sources_[task.source];
-        if (!source.any_chosen(task.first_row, task.num_rows)) {
-          done_cells += task.num_rows;
-          continue;
-        }
-        source.matrix->read_into(task.first_row, task.num_rows, block);
-        check_values(source, block);
-        tally.repeated_entries[task.source] += block.num_repeated;
-        for (int64_t i = 0; i < task.num_rows; ++i) {
-          if (!source.is_chosen(task.first_row + i)) continue;
-          const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(i)]);
-          const auto count = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(i) + 1]) - begin;
-          tokens.clear();
-          const CellSummary cell = tokenizer.tokenize(map, std::span(block.genes).subspan(begin, count),
-                                                      std::span(block.values).subspan(begin, count), tokens);
-          tally.reports[task.source].add(cell);
-          if (cell.vocabulary_counts < cell.counts) {
-            for (std::size_t j = begin; j < begin + count; ++j) {
-              const auto column = static_cast<std::size_t>(block.genes[j]);
-              if (map.tokens[column] == Vocabulary::kUnk && block.values[j] > 0)
-                tally.missed_counts[task.source][column] += block.values[j];
-            }
-          }
-          CellRole& role = roles_[task.source][static_cast<std::size_t>(task.first_row + i)];
-          if (cell.vocabulary_genes < config_.min_genes) role = CellRole::kLeftOut;
-          if (role == CellRole::kLeftOut) continue;
-          tally.longest_cell_tokens = std::max(tally.longest_cell_tokens, std::ssize(tokens));
-          if (role == CellRole::kTraining) {
-            for (const int32_t token : tokens) ++tally.token_frequencies[static_cast<std::size_t>(token)];
-          }
-        }
-        const int64_t done = done_cells += task.num_rows;
-        if (reports_progress && progress) progress("counting tokens", done, num_cells);
-      }
-      const std::scoped_lock lock(mutex);
-      for (std::size_t i = 0; i < sources_.size(); ++i) {
-        total.reports[i].add(tally.reports[i]);
-        total.repeated_entries[i] += tally.repeated_entries[i];
-        std::transform(tally.missed_counts[i].begin(), tally.missed_counts[i].end(),
-                       total.missed_counts[i].begin(), total.missed_counts[i].begin(), std::plus<>());
-      }
-      std::transform(tally.token_frequencies.begin(), tally.token_frequencies.end(),
-                     total.token_frequencies.begin(), total.token_frequencies.begin(), std::plus<>());
-      total.longest_cell_tokens = std::max(total.longest_cell_tokens, tally.longest_cell_tokens);
-    } catch (...) {
-      const std::scoped_lock lock(mutex);
-      if (!problem) problem = std::current_exception();
-      next_task = tasks.size();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (int64_t i = 1; i < config_.num_workers; ++i) threads.emplace_back(work, false);
-    work(true);
-  }
-  if (problem) std::rethrow_exception(problem);
-  token_frequencies_ = std::move(total.token_frequencies);
-  longest_cell_tokens_ = total.longest_cell_tokens;
-  for (std::size_t i = 0; i < sources_.size(); ++i) {
-    reports_[i].tokens = total.reports[i];
-    reports_[i].repeated_entries = total.repeated_entries[i];
-    reports_[i].largest_misses = largest_misses(total.missed_counts[i], sources_[i].gene_ids.ids);
-    check_hit_rate(i);
-  }
-}
-
 void Corpus::check_hit_rate(std::size_t source) const {
   const SourceReport& report = reports_[source];
   if (report.chosen_cells == 0) return;
+  const std::string estimate =
+      report.is_estimate() ? fmt::format(" (of {} cells looked at)", report.tokens.cells) : "";
   const double counts = report.tokens.sum.counts;
   if (counts == 0) {
-    throw DataError("{}: matrix {} holds no value above zero{}; there is nothing to train on", report.name,
-                    report.matrix, report.chosen_cells < report.cells ? " in the cells of data.filter" : "");
+    throw DataError("{}: matrix {} holds no value above zero{}{}; there is nothing to train on", report.name,
+                    report.matrix, report.chosen_cells < report.cells ? " in the cells of data.filter" : "",
+                    estimate);
   }
   if (report.tokens.count_hit_rate() >= config_.min_gene_hit_rate) return;
   throw DataError(
-      "{}: only {:.1f} % of its counts are in genes of the vocabulary (data.min_gene_hit_rate asks for "
+      "{}: only {:.1f} % of its counts{} are in genes of the vocabulary (data.min_gene_hit_rate asks for "
       "{:.1f} %; {} of {} genes are known). The largest missing: {}. Is it another species or another kind "
       "of gene "
       "id? Set data.gene_column or data.gene_map, use another vocabulary, or lower data.min_gene_hit_rate",
-      report.name, 100 * report.tokens.count_hit_rate(), 100 * config_.min_gene_hit_rate, report.known_genes,
-      report.genes, text_of(report.largest_misses, counts));
+      report.name, 100 * report.tokens.count_hit_rate(), estimate, 100 * config_.min_gene_hit_rate,
+      report.known_genes, report.genes, text_of(report.largest_misses, counts));
 }
 
 void Corpus::check_split() {
@@ -312,6 +190,12 @@ void Corpus::check_split() {
             : fmt::format(", {} not chosen by data.filter", report.cells - report.chosen_cells),
         100 * tokens.gene_hit_rate(), 100 * tokens.count_hit_rate(), tokenizer_config_.max_tokens,
         100 * tokens.truncated_genes(), 100 * tokens.truncated_counts());
+    if (report.is_estimate()) {
+      log::info(
+          "[data] {}: of {} cells looked at, {} have too few genes of the vocabulary; others of their block "
+          "take the place of such cells",
+          report.name, report.tokens.cells, report.unusable_cells);
+    }
     if (!report.largest_misses.empty()) {
       log::info("[data] {}: {} of {} genes are in the vocabulary; the largest that are not: {}", report.name,
                 report.known_genes, report.genes, text_of(report.largest_misses, tokens.sum.counts));
@@ -322,7 +206,9 @@ void Corpus::check_split() {
     }
   }
   const TokenizerReport total = total_report();
-  if (num_training_cells_ + num_heldout_cells_ == 0) {
+  int64_t num_unusable = 0;
+  for (const SourceReport& report : reports_) num_unusable += report.unusable_cells;
+  if (num_training_cells_ + num_heldout_cells_ == 0 || num_unusable == total.cells) {
     throw DataError(
         "no usable cell: all {} cells express fewer than {} genes of the vocabulary (data.min_genes), on "
         "average {:.1f}",
@@ -342,6 +228,81 @@ void Corpus::check_split() {
         "without evaluation",
         config_.heldout_fraction, num_training_cells_);
   }
+}
+
+// Groups by name, over all files, with their training cells; then their parts of an epoch.
+void Corpus::plan_sampling() {
+  std::map<std::string, int64_t> cells_of_group;
+  const auto name_of = [&](std::size_t source, std::size_t row) -> std::string {
+    if (config_.sampling_files) return sources_[source].name;
+    const CategoryColumn& column = sources_[source].sampling;
+    return column.codes[row] < 0 ? "(missing)"
+                                 : column.categories[static_cast<std::size_t>(column.codes[row])];
+  };
+  // By value of the column first: a million cells have few of them.
+  std::vector<std::vector<int64_t>> counts(sources_.size());
+  const auto value_of = [&](std::size_t source, std::size_t row) {
+    return config_.sampling_files ? std::size_t{0}
+                                  : static_cast<std::size_t>(sources_[source].sampling.codes[row] + 1);
+  };
+  std::vector<std::vector<std::string>> names(sources_.size());
+  for (std::size_t source = 0; source < sources_.size(); ++source) {
+    const std::size_t num_values =
+        config_.sampling_files ? 1 : sources_[source].sampling.categories.size() + 1;
+    counts[source].resize(num_values);
+    names[source].resize(num_values);
+    for (std::size_t row = 0; row < roles_[source].size(); ++row) {
+      if (roles_[source][row] != CellRole::kTraining) continue;
+      const std::size_t value = value_of(source, row);
+      if (counts[source][value]++ == 0) names[source][value] = name_of(source, row);
+    }
+    for (std::size_t value = 0; value < num_values; ++value)
+      if (counts[source][value] > 0) cells_of_group[names[source][value]] += counts[source][value];
+  }
+  std::unordered_map<std::string, uint32_t> index_of;
+  for (const auto& [name, cells] : cells_of_group) {
+    index_of.emplace(name, static_cast<uint32_t>(sampling_groups_.size()));
+    sampling_groups_.push_back({.name = name, .cells = cells});
+  }
+  for (const auto& [name, weight] :
+       parse_sampling_weights(config_.sampling_weights, "data.sampling_weights")) {
+    bool is_known = false;
+    for (SamplingGroup& group : sampling_groups_) {
+      if (group.name != name &&
+          !(config_.sampling_files && std::filesystem::path(group.name).filename().string() == name))
+        continue;
+      group.weight = weight;
+      is_known = true;
+    }
+    if (is_known) continue;
+    std::vector<std::string> some;
+    for (std::size_t i = 0; i < std::min<std::size_t>(10, sampling_groups_.size()); ++i)
+      some.push_back("'" + sampling_groups_[i].name + "'");
+    throw DataError("data.sampling_weights: no training cell is in group '{}'; the {} groups are {}{}", name,
+                    sampling_groups_.size(), fmt::join(some, ", "),
+                    some.size() < sampling_groups_.size() ? ", ..." : "");
+  }
+  share_out_epoch(sampling_groups_, config_.sampling_temperature);
+  for (std::size_t source = 0; source < sources_.size(); ++source) {
+    std::vector<uint32_t> code_of_value(counts[source].size());
+    for (std::size_t value = 0; value < code_of_value.size(); ++value)
+      if (counts[source][value] > 0) code_of_value[value] = index_of.at(names[source][value]);
+    std::vector<uint32_t>& codes = sampling_codes_.emplace_back(roles_[source].size());
+    for (std::size_t row = 0; row < codes.size(); ++row)
+      if (roles_[source][row] == CellRole::kTraining) codes[row] = code_of_value[value_of(source, row)];
+  }
+  std::vector<const SamplingGroup*> largest;
+  for (const SamplingGroup& group : sampling_groups_) largest.push_back(&group);
+  std::stable_sort(largest.begin(), largest.end(),
+                   [](const auto* a, const auto* b) { return a->epoch_cells > b->epoch_cells; });
+  constexpr std::size_t kNamedGroups = 20;
+  for (std::size_t i = 0; i < std::min(largest.size(), kNamedGroups); ++i) {
+    log::info("[data] sampling: '{}': {} cells to train on have {} of the {} places of an epoch, {:.2f} each",
+              largest[i]->name, largest[i]->cells, largest[i]->epoch_cells, num_training_cells_,
+              static_cast<double>(largest[i]->epoch_cells) / static_cast<double>(largest[i]->cells));
+  }
+  if (largest.size() > kNamedGroups)
+    log::info("[data] sampling: and {} groups more", largest.size() - kNamedGroups);
 }
 
 void Corpus::check_unchanged(int32_t source, int64_t num_tokens) const {

@@ -10,8 +10,9 @@ std::string Corpus::split_text() const {
                      config_.heldout_column, config_.heldout_whole_files, config_.heldout_seed);
 }
 
-// What scan() would find. The roles are of this run's split; cells without tokens were left out when it was
-// made.
+// What scan() of all cells would find. The roles are of this run's split; cells without tokens were left out when
+// the cache was made. Where a run without a cache would look at a part only, they keep their places in the order,
+// so that it is the same order.
 void Corpus::take_from_cache() {
   cache_ = TokenCache::open(config_.cache,
                             cache_identity(sources_, vocabulary_.hash(), config_, tokenizer_config_),
@@ -22,10 +23,15 @@ void Corpus::take_from_cache() {
   for (std::size_t source = 0; source < sources_.size(); ++source) {
     reports_[source].tokens = reports[source].tokens;
     reports_[source].repeated_entries = reports[source].repeated_entries;
+    reports_[source].unusable_cells = reports[source].unusable_cells;
     reports_[source].largest_misses = reports[source].largest_misses;
     for (std::size_t row = 0; row < roles_[source].size(); ++row) {
-      if (cache_->num_tokens(static_cast<int64_t>(source), static_cast<int64_t>(row)) == 0)
-        roles_[source][row] = CellRole::kLeftOut;
+      CellRole& role = roles_[source][row];
+      if (cache_->num_tokens(static_cast<int64_t>(source), static_cast<int64_t>(row)) > 0) {
+        num_counted_cells_ += role == CellRole::kTraining ? 1 : 0;
+      } else if (is_whole_[source]) {
+        role = CellRole::kLeftOut;
+      }
     }
     check_hit_rate(source);
   }

@@ -17,6 +17,7 @@ std::string reports_to_json(const std::vector<SourceReport>& reports) {
                    {"genes", report.genes},
                    {"known_genes", report.known_genes},
                    {"repeated_entries", report.repeated_entries},
+                   {"unusable_cells", report.unusable_cells},
                    {"largest_misses", misses},
                    {"tokenized_cells", report.tokens.cells},
                    {"expressed_genes", sum.expressed_genes},
@@ -40,6 +41,7 @@ std::vector<SourceReport> reports_from_json(const std::string& text) {
     report.genes = json.at("genes").get<int64_t>();
     report.known_genes = json.at("known_genes").get<int64_t>();
     report.repeated_entries = json.at("repeated_entries").get<int64_t>();
+    report.unusable_cells = json.value("unusable_cells", int64_t{0});  // not in caches made before it was counted
     for (const auto& gene : json.at("largest_misses"))
       report.largest_misses.push_back({gene.at(0).get<std::string>(), gene.at(1).get<double>()});
     report.tokens.cells = json.at("tokenized_cells").get<int64_t>();

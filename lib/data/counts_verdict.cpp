@@ -37,6 +37,12 @@ std::string describe(const ValueSurvey& survey) {
   if (survey.num_non_integer > 0) {
     const double percent =
         100.0 * static_cast<double>(survey.num_non_integer) / static_cast<double>(survey.num_values);
+    if (percent < 1) {  // no normalisation leaves so many numbers whole
+      return fmt::format(
+          "fractions among whole numbers ({} of {} values), maximum {:.3g}: joined from parts that were "
+          "processed differently?",
+          survey.num_non_integer, survey.num_values, survey.maximum);
+    }
     return fmt::format(
         "fractions ({:.1f} % of the values), maximum {:.3g}: {}", percent, survey.maximum,
         survey.maximum < 20 ? "looks log-normalised" : "looks normalised or corrected, not logarithmic");

@@ -21,6 +21,7 @@ struct DataConfig {
   int64_t vocabulary_min_cells = 1;
   std::string cache;
   double min_gene_hit_rate = 0.5;
+  int64_t scan_cells = 16384;
   bool allow_normalized = false;
   int64_t min_genes = 10;
   double heldout_fraction = 0.1;
@@ -28,6 +29,10 @@ struct DataConfig {
   bool heldout_whole_files = false;
   uint64_t heldout_seed = 0;
   int64_t heldout_cells = 2000;
+  std::string sampling_column;
+  bool sampling_files = false;
+  double sampling_temperature = 1;
+  std::vector<std::string> sampling_weights;
   int64_t tokens_per_micro_batch = 16384;
   int64_t shuffle_block_cells = 128;
   int64_t shuffle_window_cells = 8192;
@@ -64,6 +69,11 @@ struct DataConfig {
     v("min_gene_hit_rate", min_gene_hit_rate,
       "part of a file's counts that must lie in genes of the vocabulary; a file below is refused",
       config::between(0, 1));
+    v("scan_cells", scan_cells,
+      "cells looked at before the first step: files with no more cells together are read whole, of larger "
+      "ones "
+      "hit rates are estimated, and the rest is checked when it is read",
+      config::at_least(0));
     v("allow_normalized", allow_normalized, "accept a matrix that does not hold raw counts");
     v("min_genes", min_genes, "cells that express fewer genes of the vocabulary are left out",
       config::at_least(1));
@@ -76,6 +86,17 @@ struct DataConfig {
     v("heldout_seed", heldout_seed,
       "seed of the split; apart from train.seed, so that repeats share their held-out cells");
     v("heldout_cells", heldout_cells, "held-out cells evaluated, at most", config::at_least(1));
+    v("sampling_column", sampling_column,
+      "obs column (tissue, cell type, data set) whose groups are trained on more or less often than they are "
+      "large; empty: none (lib/data/README.md)");
+    v("sampling_files", sampling_files, "the files are the groups, instead of sampling_column");
+    v("sampling_temperature", sampling_temperature,
+      "T: a group of n cells gets a part of each epoch proportional to n^(1/T). 1: as the cells are; 2: "
+      "square "
+      "roots of sizes; large: all groups alike",
+      config::between(1, 1e6));
+    v("sampling_weights", sampling_weights,
+      "factors of that part for single groups, for example [blood=2, 'T cell=0.5']; 0: never trained on");
     v("tokens_per_micro_batch", tokens_per_micro_batch,
       "tokens packed into one forward pass, at most; a longer cell makes its own pass", config::at_least(1));
     v("shuffle_block_cells", shuffle_block_cells, "neighbouring cells of a file that are read together",
@@ -87,7 +108,10 @@ struct DataConfig {
     v("num_workers", num_workers, "threads that read and tokenize ahead of the training",
       config::between(1, 256));
   }
-  /// Throws ConfigError for a filter that cannot be understood and for two ways to split at once.
+  /// Whether groups of cells are drawn at their own rates (sampling.h).
+  [[nodiscard]] bool is_sampled() const { return sampling_files || !sampling_column.empty(); }
+  /// Throws ConfigError for a filter or weights that cannot be understood, and for two ways to split or to
+  /// group at once.
   void validate(const std::string& path) const;
 };
 

@@ -61,17 +61,26 @@ HeldoutLoader::HeldoutLoader(const Corpus& corpus, const LoaderOptions& options)
     const int64_t first_row = cells[first].row;
     const TokenCache* cache = corpus.cache();
     CellBlock block;
-    if (cache == nullptr)
+    if (cache == nullptr) {
       corpus.source(source).matrix->read_into(first_row, cells[last].row - first_row + 1, block);
+      if (!corpus.is_whole(source)) check_values(corpus.source(source), block);
+    }
     for (; first <= last; ++first) {
+      bool is_usable = true;
       if (cache != nullptr) {
         cache->append(source, cells[first].row, tokens_);
+        is_usable = corpus.is_whole(source) || std::ssize(tokens_) > cell_begin_.back();
       } else {
         const auto row = static_cast<std::size_t>(cells[first].row - first_row);
         const auto begin = static_cast<std::size_t>(block.indptr[row]);
         const auto count = static_cast<std::size_t>(block.indptr[row + 1]) - begin;
-        tokenizer.append(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
-                         std::span(block.values).subspan(begin, count), tokens_);
+        is_usable = corpus.is_usable(
+            source, tokenizer.append(corpus.gene_map(source), std::span(block.genes).subspan(begin, count),
+                                     std::span(block.values).subspan(begin, count), tokens_));
+      }
+      if (!is_usable) {
+        tokens_.resize(static_cast<std::size_t>(cell_begin_.back()));
+        continue;
       }
       corpus.check_unchanged(source, std::ssize(tokens_) - cell_begin_.back());
       cell_begin_.push_back(static_cast<int64_t>(tokens_.size()));

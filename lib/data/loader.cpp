@@ -14,31 +14,36 @@
 
 #include "lib/core/clock.h"
 #include "lib/core/error.h"
+#include "lib/data/block_tokens.h"
 #include "lib/data/masking.h"
 #include "lib/data/order.h"
 #include "lib/data/pack_plan.h"
 #include "lib/data/packing.h"
+#include "lib/data/rank_plan.h"
 
 namespace scrna::data {
 namespace {
 
 constexpr std::size_t kWindowsAlive = 2;
 
-// The tokenized cells of a block that somebody will ask for.
-struct TokenizedBlock {
-  std::vector<int32_t> tokens;
-  std::vector<int64_t> begin;      // [cells + 1] of all training cells of the block; unneeded ones are empty
-  std::vector<uint64_t> cell_ids;  // [cells]
+// The order of one epoch over the blocks that have places in it.
+struct Epoch {
+  int64_t index = 0;
+  std::optional<EpochSample> sample;  // without: each training cell once
+  std::vector<uint32_t> ranges;       // [blocks] index of each block's range
+  std::vector<int32_t> sizes;         // [blocks] places
+  std::optional<EpochOrder> order;    // of the blocks
 };
 
 struct Window {
-  int64_t epoch = 0;
+  std::shared_ptr<const Epoch> epoch;
   int64_t begin = 0;                  // position in the endless sequence of epochs
-  std::vector<uint32_t> blocks;       // indices of ranges
+  std::vector<uint32_t> blocks;       // of the epoch
   std::vector<uint32_t> block_begin;  // [blocks + 1] first cell of each block in their concatenation
-  std::vector<uint32_t> shuffle;      // [cells] position in the window -> cell of the concatenation
+  std::vector<uint32_t> shuffle;      // [places] position in the window -> cell of the concatenation
+  std::vector<uint8_t> is_ours;       // [places] by position
   std::vector<uint8_t> is_needed;     // [cells] by cell of the concatenation
-  std::vector<TokenizedBlock> results;
+  std::vector<BlockTokens> results;
   std::size_t next_block = 0;
   std::size_t num_done = 0;
   std::exception_ptr problem;
@@ -52,6 +57,7 @@ struct StepCells {
   std::vector<int32_t> tokens;  // of all cells, one after another
   std::vector<int32_t> lengths;
   std::vector<uint64_t> cell_ids;
+  std::vector<uint64_t> mask_keys;
 };
 
 struct QueueEntry {
@@ -88,12 +94,11 @@ struct TrainLoader::Impl {
   Impl(const Corpus& corpus_, const LoaderOptions& options_)
       : corpus(corpus_),
         options(options_),
-        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)) {
-    for (const CellRange& range : ranges) block_sizes.push_back(range.num_cells);
+        ranges(corpus.ranges(CellRole::kTraining, options.shuffle_block_cells)),
+        rank_plan(options.num_ranks) {
     first_position = options.first_step * options.global_batch_cells;
-    epoch = first_position / corpus.num_training_cells();
-    order.emplace(block_sizes, options.shuffle_window_cells, options.seed, epoch);
-    next_window = order->window_of(first_position % corpus.num_training_cells());
+    epoch = make_epoch(first_position / corpus.num_training_cells());
+    next_window = epoch->order->window_of(first_position % corpus.num_training_cells());
     try {
       for (int64_t i = 0; i < options.num_workers; ++i) threads.emplace_back([this] { read_blocks(); });
       threads.emplace_back([this] { pack_windows(); });
@@ -115,6 +120,20 @@ struct TrainLoader::Impl {
     queue_changed.notify_all();
   }
 
+  [[nodiscard]] std::shared_ptr<const Epoch> make_epoch(int64_t index) const {
+    auto made = std::make_shared<Epoch>();
+    made->index = index;
+    if (!corpus.sampling_groups().empty()) made->sample.emplace(corpus, ranges, options.seed, index);
+    for (std::size_t range = 0; range < ranges.size(); ++range) {
+      const int64_t places = made->sample ? made->sample->num_places(range) : ranges[range].num_cells;
+      if (places == 0) continue;
+      made->ranges.push_back(static_cast<uint32_t>(range));
+      made->sizes.push_back(static_cast<int32_t>(places));
+    }
+    made->order.emplace(made->sizes, options.shuffle_window_cells, options.seed, index);
+    return made;
+  }
+
   // ---- readers
   void read_blocks() {
     try {
@@ -127,8 +146,7 @@ struct TrainLoader::Impl {
   }
 
   void read_blocks_until_stopped() {
-    Tokenizer tokenizer(corpus.vocabulary(), corpus.tokenizer_config());
-    CellBlock scratch;
+    BlockReader reader(corpus);
     std::unique_lock lock(mutex);
     for (;;) {
       Window* window = nullptr;
@@ -138,7 +156,7 @@ struct TrainLoader::Impl {
       lock.unlock();
       std::exception_ptr problem;
       try {
-        tokenize_block(*window, block, tokenizer, scratch);
+        read_block(*window, block, reader);
       } catch (...) {
         problem = std::current_exception();
       }
@@ -160,64 +178,85 @@ struct TrainLoader::Impl {
   }
 
   std::unique_ptr<Window> begin_window() {
-    if (next_window == order->num_windows()) {
-      order.emplace(block_sizes, options.shuffle_window_cells, options.seed, ++epoch);
+    if (next_window == epoch->order->num_windows()) {
+      epoch = make_epoch(epoch->index + 1);
       next_window = 0;
     }
+    const EpochOrder& order = *epoch->order;
     auto window = std::make_unique<Window>();
     window->epoch = epoch;
-    window->begin = epoch * corpus.num_training_cells() + order->window_begin(next_window);
-    const auto blocks = order->window_blocks(next_window);
+    window->begin = epoch->index * corpus.num_training_cells() + order.window_begin(next_window);
+    const auto blocks = order.window_blocks(next_window);
     window->blocks.assign(blocks.begin(), blocks.end());
     window->block_begin.push_back(0);
     for (const uint32_t block : blocks) {
-      window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(block_sizes[block]));
+      window->block_begin.push_back(window->block_begin.back() + static_cast<uint32_t>(epoch->sizes[block]));
     }
-    window->shuffle = order->window_shuffle(next_window);
+    window->shuffle = order.window_shuffle(next_window);
+    share_out(*window);
     window->is_needed.resize(window->shuffle.size());
     for (std::size_t i = 0; i < window->shuffle.size(); ++i) {
-      const int64_t position = window->begin + static_cast<int64_t>(i);
-      window->is_needed[window->shuffle[i]] = is_ours(position) ? 1 : 0;
+      if (window->is_ours[i] != 0) window->is_needed[window->shuffle[i]] = 1;
     }
     window->results.resize(blocks.size());
     ++next_window;
     return window;
   }
 
-  [[nodiscard]] bool is_ours(int64_t position) const {
-    return position >= first_position &&
-           (position % options.global_batch_cells) % options.num_ranks == options.rank;
+  // Which positions of the window this rank trains. Windows come in order, so a step that began in the window
+  // before goes on where it was.
+  void share_out(Window& window) {
+    window.is_ours.resize(window.shuffle.size());
+    const int64_t first = std::max(window.begin, first_position);
+    if (options.num_ranks == 1) {
+      for (int64_t position = first; position < window.end(); ++position)
+        window.is_ours[static_cast<std::size_t>(position - window.begin)] = 1;
+      return;
+    }
+    const std::vector<int64_t> costs = costs_of(window);
+    std::vector<int64_t> of_step;
+    for (int64_t position = first; position < window.end();) {
+      const int64_t done = position % options.global_batch_cells;
+      if (done == 0) rank_plan.begin_step();
+      const int64_t end = std::min(window.end(), position + options.global_batch_cells - done);
+      of_step.clear();
+      for (int64_t p = position; p < end; ++p)
+        of_step.push_back(costs[window.shuffle[static_cast<std::size_t>(p - window.begin)]]);
+      const std::vector<int32_t> ranks = rank_plan.assign(of_step);
+      for (const int32_t rank : ranks)
+        window.is_ours[static_cast<std::size_t>(position++ - window.begin)] = rank == options.rank ? 1 : 0;
+    }
   }
 
-  void tokenize_block(Window& window, std::size_t index, Tokenizer& tokenizer, CellBlock& block) const {
-    const CellRange& range = ranges[window.blocks[index]];
-    TokenizedBlock& result = window.results[index];
-    const uint8_t* is_needed = window.is_needed.data() + window.block_begin[index];
-    result.begin.push_back(0);
-    if (std::none_of(is_needed, is_needed + range.num_cells, [](uint8_t needed) { return needed != 0; }))
-      return;
-    const TokenCache* cache = corpus.cache();
-    if (cache == nullptr)
-      corpus.source(range.source).matrix->read_into(range.first_row, range.num_rows, block);
-    for (int64_t row = 0; row < range.num_rows; ++row) {
-      const int64_t row_of_source = range.first_row + row;
-      if (corpus.role(range.source, row_of_source) != CellRole::kTraining) continue;
-      if (is_needed[result.cell_ids.size()] != 0) {
-        if (cache != nullptr) {
-          cache->append(range.source, row_of_source, result.tokens);
-        } else {
-          const auto begin = static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row)]);
-          const auto count =
-              static_cast<std::size_t>(block.indptr[static_cast<std::size_t>(row) + 1]) - begin;
-          tokenizer.append(corpus.gene_map(range.source), std::span(block.genes).subspan(begin, count),
-                           std::span(block.values).subspan(begin, count), result.tokens);
-        }
-        corpus.check_unchanged(range.source, std::ssize(result.tokens) - result.begin.back());
+  // [places] by place of the concatenation of the window's blocks.
+  [[nodiscard]] std::vector<int64_t> costs_of(const Window& window) const {
+    std::vector<int64_t> costs;
+    costs.reserve(window.shuffle.size());
+    for (const uint32_t block : window.blocks) {
+      const uint32_t index = window.epoch->ranges[block];
+      const CellRange& range = ranges[index];
+      const std::span<const uint16_t> times =
+          window.epoch->sample ? window.epoch->sample->times(index) : std::span<const uint16_t>();
+      std::size_t cell = 0;  // of the range
+      for (int64_t row = range.first_row; row < range.first_row + range.num_rows; ++row) {
+        if (corpus.role(range.source, row) != CellRole::kTraining) continue;
+        const std::size_t copies = times.empty() ? 1 : times[cell];
+        costs.insert(costs.end(), copies,
+                     cell_cost(expected_tokens(corpus, range.source, row), options.squared_length_weight));
+        ++cell;
       }
-      result.cell_ids.push_back(corpus.cell_id(range.source, row_of_source));
-      result.begin.push_back(static_cast<int64_t>(result.tokens.size()));
     }
-    if (cache != nullptr) cache->forget(range.source, range.first_row, range.num_rows);
+    SCRNA_CHECK(costs.size() == window.shuffle.size(), "{} costs of {} places", costs.size(), window.shuffle.size());
+    return costs;
+  }
+
+  void read_block(Window& window, std::size_t index, BlockReader& reader) const {
+    const std::size_t block = window.blocks[index];
+    const Epoch& of = *window.epoch;
+    const auto is_needed = std::span(window.is_needed)
+                               .subspan(window.block_begin[index], static_cast<std::size_t>(of.sizes[block]));
+    window.results[index] = reader.read(ranges, of.ranges[block], is_needed,
+                                        of.sample ? &*of.sample : nullptr, options.seed, of.index);
   }
 
   // ---- packer
@@ -254,9 +293,10 @@ struct TrainLoader::Impl {
   bool pack(const Window& window) {
     for (int64_t position = std::max(window.begin, first_position); position < window.end(); ++position) {
       const int64_t cell_of_step = position % options.global_batch_cells;
-      if (cell_of_step == 0) cells = {.step = position / options.global_batch_cells, .epoch = window.epoch};
-      if (is_ours(position))
-        add_cell(window, window.shuffle[static_cast<std::size_t>(position - window.begin)]);
+      if (cell_of_step == 0)
+        cells = {.step = position / options.global_batch_cells, .epoch = window.epoch->index};
+      const auto index = static_cast<std::size_t>(position - window.begin);
+      if (window.is_ours[index] != 0) add_cell(window, window.shuffle[index]);
       if (cell_of_step + 1 == options.global_batch_cells) {
         if (!enqueue({.batch = packed(std::exchange(cells, {})), .problem = nullptr})) return false;
       }
@@ -269,12 +309,12 @@ struct TrainLoader::Impl {
         std::upper_bound(window.block_begin.begin(), window.block_begin.end(), cell) -
         window.block_begin.begin() - 1);
     const std::size_t in_block = cell - window.block_begin[block];
-    const TokenizedBlock& result = window.results[block];
-    const auto begin = static_cast<std::ptrdiff_t>(result.begin[in_block]);
-    const auto end = static_cast<std::ptrdiff_t>(result.begin[in_block + 1]);
-    cells.tokens.insert(cells.tokens.end(), result.tokens.begin() + begin, result.tokens.begin() + end);
-    cells.lengths.push_back(static_cast<int32_t>(end - begin));
+    const BlockTokens& result = window.results[block];
+    const std::span<const int32_t> tokens = result.tokens_of(in_block);
+    cells.tokens.insert(cells.tokens.end(), tokens.begin(), tokens.end());
+    cells.lengths.push_back(static_cast<int32_t>(tokens.size()));
     cells.cell_ids.push_back(result.cell_ids[in_block]);
+    cells.mask_keys.push_back(result.mask_keys[in_block]);
   }
 
   [[nodiscard]] GlobalBatch packed(const StepCells& of_step) const {
@@ -292,7 +332,7 @@ struct TrainLoader::Impl {
         const auto tokens =
             std::span(of_step.tokens).subspan(begin[cell], static_cast<std::size_t>(of_step.lengths[cell]));
         packer.add(tokens, of_step.cell_ids[cell],
-                   training_mask_stream(options.seed, batch.step, of_step.cell_ids[cell]));
+                   training_mask_stream(options.seed, batch.step, of_step.mask_keys[cell]));
       }
       batch.micro_batches.push_back(packer.take());
       const PackedMicroBatch& pack = batch.micro_batches.back();
@@ -328,7 +368,6 @@ struct TrainLoader::Impl {
   const Corpus& corpus;
   const LoaderOptions options;
   const std::vector<CellRange> ranges;
-  std::vector<int32_t> block_sizes;
   int64_t first_position = 0;
   double waited_seconds = 0;  // of the thread that calls next()
 
@@ -338,9 +377,9 @@ struct TrainLoader::Impl {
   std::condition_variable queue_changed;
   bool is_stopping = false;
   std::exception_ptr reader_problem;  // that belongs to no window
-  int64_t epoch = 0;
-  std::optional<EpochOrder> order;  // of `epoch`
-  int64_t next_window = 0;          // of `order`
+  std::shared_ptr<const Epoch> epoch;
+  int64_t next_window = 0;  // of `epoch`
+  RankPlan rank_plan;       // of the step that the newest window ended in
   std::deque<std::unique_ptr<Window>> windows;
   std::deque<QueueEntry> queue;
 

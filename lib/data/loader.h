@@ -1,7 +1,10 @@
 // Turns a corpus into packed micro-batches. TrainLoader's result is a pure function of (corpus, options,
 // step): threads read and tokenize blocks ahead of need, one thread masks and packs in order, and neither
 // their number nor their speed shows. To resume, construct with first_step. Global batch s holds cells [s B,
-// (s+1) B) of the endless sequence of epochs; rank r of R takes every R-th of them, starting at r.
+// (s+1) B) of the endless sequence of epochs, shared out over the ranks by what they cost (rank_plan.h). A cell of a
+// corpus that is not whole may turn out to have too few genes of the vocabulary when it is read: another cell
+// of its block takes its place, drawn by (seed, epoch, cell), or, where the block has none, a cell of the next
+// block that has (block_tokens.h). So each step has its B cells, on every rank, and needs nothing but its blocks.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +22,7 @@ struct LoaderOptions {
   int64_t first_step = 0;
   int64_t rank = 0;
   int64_t num_ranks = 1;
+  double squared_length_weight = 0;  // of a cell's tokens squared beside its tokens: what ranks are balanced by
   double mask_fraction = 0.15;
   int64_t tokens_per_micro_batch = 16384;
   int64_t shuffle_block_cells = 128;
@@ -58,7 +62,8 @@ class TrainLoader {
 /// memory; when the split holds more than data.heldout_cells, those with the lowest split position are taken.
 class HeldoutLoader {
  public:
-  /// Rank r of R takes every R-th cell. Uses options' mask_fraction, tokens_per_micro_batch, rank and
+  /// Cells of a corpus that is not whole that turn out to have too few genes of the vocabulary are passed over;
+  /// all of them may be. Throws DataError as reading does. Rank r of R takes every R-th cell. Uses options' mask_fraction, tokens_per_micro_batch, rank and
   /// num_ranks.
   HeldoutLoader(const Corpus& corpus, const LoaderOptions& options);
 

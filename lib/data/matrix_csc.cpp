@@ -54,6 +54,10 @@ class CscMatrix : public MatrixBase {
   }
   MatrixLayout layout() const override { return MatrixLayout::kCsc; }
   int64_t stored_values() const override { return parts_.indptr.back(); }
+  int64_t stored_entries(int64_t cell) const override {
+    std::call_once(transposed_, [&] { transpose(); });
+    return begin_of(cell + 1) - begin_of(cell);
+  }
   bool has_integer_type() const override { return parts_.data.number_kind() != h5::NumberKind::kFloat; }
   std::string type_name() const override { return parts_.data.type_name(); }
 

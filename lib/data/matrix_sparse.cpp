@@ -55,6 +55,10 @@ class CsrMatrix : public MatrixBase {
         indices_chunks_(h5::ChunkReader::open(parts_.indices)) {}
   MatrixLayout layout() const override { return MatrixLayout::kCsr; }
   int64_t stored_values() const override { return parts_.indptr.back(); }
+  int64_t stored_entries(int64_t cell) const override {
+    const auto at = static_cast<std::size_t>(cell);
+    return parts_.indptr[at + 1] - parts_.indptr[at];
+  }
   bool has_integer_type() const override { return parts_.data.number_kind() != h5::NumberKind::kFloat; }
   std::string type_name() const override { return parts_.data.type_name(); }
 

@@ -231,6 +231,7 @@ CacheIdentity cache_identity(const std::vector<CellSource>& sources, const std::
 
 CacheReport write_token_cache(const Corpus& corpus, const std::filesystem::path& folder,
                               const Progress& progress) {
+  SCRNA_CHECK(corpus.is_whole(), "a cache of a corpus that was not read whole");
   std::vector<CellSource> sources;
   std::vector<int64_t> rows;
   for (int32_t i = 0; i < corpus.num_sources(); ++i) {

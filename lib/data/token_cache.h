@@ -45,7 +45,8 @@ struct CacheReport {
 
 /// Tokenizes the usable cells of a corpus into `folder`, with the corpus' num_workers threads; each holds the
 /// tokens of one file, at most 100 MB. What an interrupted attempt with the same identity left is kept.
-/// Throws DataError: the folder holds a cache of another identity, a full disk ...
+/// Throws DataError: the folder holds a cache of another identity, a full disk ... The corpus must be whole
+/// (data.scan_cells at least its cells).
 CacheReport write_token_cache(const Corpus& corpus, const std::filesystem::path& folder,
                               const Progress& progress = {});
 

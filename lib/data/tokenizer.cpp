@@ -93,11 +93,12 @@ CellSummary Tokenizer::tokenize(const GeneMap& map, std::span<const int32_t> gen
   return cell;
 }
 
-void Tokenizer::append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
-                       std::vector<int32_t>& out) {
+int64_t Tokenizer::append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+                          std::vector<int32_t>& out) {
   CellSummary unused;
   collect<false>(map, genes, values, unused);
   append_sorted(out);
+  return static_cast<int64_t>(num_collected_);
 }
 
 // What was collected, in its order; returns where in `out` the genes begin.

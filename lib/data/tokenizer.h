@@ -57,8 +57,9 @@ class Tokenizer {
   /// row of a CellBlock of the map's file.
   CellSummary tokenize(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
                        std::vector<int32_t>& out);
-  /// The same tokens without their summary, for the passes that do not report.
-  void append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
+  /// The same tokens without their summary, for the passes that do not report. Returns the cell's distinct
+  /// genes of the vocabulary before they are cut.
+  int64_t append(const GeneMap& map, std::span<const int32_t> genes, std::span<const float> values,
               std::vector<int32_t>& out);
 
  private:

@@ -50,6 +50,25 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
 }
 
+// What c10d said in words that say what to do.
+std::string why_not_met(const World& world, std::chrono::milliseconds timeout, std::string said) {
+  while (said.ends_with('.')) said.pop_back();
+  if (said.find("EADDRINUSE") != std::string::npos) {
+    return fmt::format(
+        "port {} of this machine is taken, by another job or by a second process with RANK=0; choose another "
+        "(--rdzv-endpoint, MASTER_PORT)",
+        world.master_port);
+  }
+  if (const std::string problem = why_unresolvable(world.master_address); !problem.empty()) {
+    return fmt::format(
+        "{}; expected the name or address of the machine of rank 0 (--rdzv-endpoint, MASTER_ADDR)", problem);
+  }
+  return fmt::format(
+      "not within {} s (dist.timeout_seconds): {}. Is every process running, with the same MASTER_ADDR and "
+      "MASTER_PORT and a RANK of its own, and the port reachable?",
+      timeout.count() / 1000, said);
+}
+
 // The first line says what happened; LibTorch adds stack traces.
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
@@ -82,12 +101,9 @@ Communicator::Communicator(const World& world, at::Device device, std::chrono::m
   } catch (const Error&) {
     throw;
   } catch (const std::exception&) {
-    throw DeviceError(
-        "rank {} of {} (started by {}): the ranks did not meet at {}:{} within {} s (dist.timeout_seconds): "
-        "{}. Is every "
-        "process running, with the same MASTER_ADDR and MASTER_PORT, and the port reachable and free?",
-        world.rank, world.num_ranks, world.launcher, world.master_address, world.master_port,
-        timeout.count() / 1000, message_of(std::current_exception()));
+    throw DeviceError("rank {} of {} (started by {}): the ranks did not meet at {}:{}: {}", world.rank,
+                      world.num_ranks, world.launcher, world.master_address, world.master_port,
+                      why_not_met(world, timeout, message_of(std::current_exception())));
   }
   // Two processes on one GPU would train, at half the speed: refused.
   std::map<std::string, std::size_t> rank_of;
@@ -146,6 +162,42 @@ Work Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) {
         std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->allreduce(tensors, options), failed});
   } catch (const std::exception& problem) {
     fail("a sum over the ranks", problem);
+  }
+  return work;
+}
+
+at::Tensor Communicator::own_part(const at::Tensor& tensor) const {
+  SCRNA_CHECK(tensor.dim() == 1 && tensor.numel() > 0 && tensor.numel() % world_.num_ranks == 0,
+              "{} elements in {} equal parts", tensor.numel(), world_.num_ranks);
+  const int64_t part = tensor.numel() / world_.num_ranks;
+  return tensor.narrow(0, world_.rank * part, part);
+}
+
+// NCCL does both in place; Gloo works on a copy and writes the result on wait().
+Work Communicator::reduce_scatter(const at::Tensor& tensor) {
+  Work work;
+  if (!groups_) return work;
+  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  at::Tensor part = own_part(tensor), all = tensor;
+  try {
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_reduce_scatter_base(part, all), failed});
+  } catch (const std::exception& problem) {
+    fail("a sum over the ranks", problem);
+  }
+  return work;
+}
+
+Work Communicator::all_gather_parts(const at::Tensor& tensor) {
+  Work work;
+  if (!groups_) return work;
+  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  at::Tensor part = own_part(tensor), all = tensor;
+  try {
+    work.impl_ =
+        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_allgather_base(all, part), failed});
+  } catch (const std::exception& problem) {
+    fail("an exchange between the ranks", problem);
   }
   return work;
 }

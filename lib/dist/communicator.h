@@ -1,8 +1,8 @@
 // The ranks of a run and what they say to each other, over PyTorch's own c10d: rendezvous at a TCPStore, NCCL
 // between GPUs, Gloo between CPUs. Two planes:
 //
-//   tensors  all_reduce, broadcast: on the device, ordered on its current stream, nothing waits (NCCL);
-//            with CPU tensors Gloo, on threads of its own
+//   tensors  all_reduce, reduce_scatter, all_gather_parts, broadcast: on the device, ordered on its current
+//            stream, nothing waits (NCCL); with CPU tensors Gloo, on threads of its own
 //   host     sum, all_gather, barrier, together: small, blocking, always Gloo. They are how ranks agree (stop
 //   now?
 //            same configuration? did all succeed?), and how the death of a rank is noticed at once: its
@@ -70,6 +70,11 @@ class Communicator {
   /// In place, in tensor's own type (sums in bf16 round in bf16). The tensor must be dense, on the device of
   /// the constructor and unused until wait(). All ranks get the same bits. Throws DeviceError.
   [[nodiscard]] Work all_reduce(const at::Tensor& tensor, Reduction reduction = Reduction::kSum);
+  /// In place: the tensor is as many equal parts as there are ranks; afterwards this rank's part, the rank-th,
+  /// holds the sum of everybody's, and the others nothing in particular. As all_reduce otherwise.
+  [[nodiscard]] Work reduce_scatter(const at::Tensor& tensor);
+  /// In place: this rank's part, the rank-th of as many equal parts as there are ranks, to everybody.
+  [[nodiscard]] Work all_gather_parts(const at::Tensor& tensor);
   /// Rank `root`'s values into everybody's tensor.
   [[nodiscard]] Work broadcast(const at::Tensor& tensor, int64_t root = 0);
 
@@ -86,6 +91,7 @@ class Communicator {
 
  private:
   struct Groups;
+  [[nodiscard]] at::Tensor own_part(const at::Tensor& tensor) const;
   [[noreturn]] void fail(const char* what, const std::exception& problem) const;
 
   World world_;

@@ -62,6 +62,14 @@ namespace {
 
 }  // namespace
 
+std::string why_unresolvable(const std::string& host) {
+  addrinfo* found = nullptr;
+  const int problem = ::getaddrinfo(host.c_str(), nullptr, nullptr, &found);
+  if (problem != 0) return fmt::format("no machine is called '{}': {}", host, ::gai_strerror(problem));
+  ::freeaddrinfo(found);
+  return {};
+}
+
 c10::intrusive_ptr<c10d::Store> meet(const World& world, std::chrono::milliseconds timeout) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(world.master_port);

@@ -25,6 +25,9 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store
 c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store, const World& world,
                                             at::Device device, std::chrono::milliseconds timeout);
 
+/// Why the name of a machine has no address, for a message; empty: it has one.
+std::string why_unresolvable(const std::string& host);
+
 /// What tells the GPU from every other one of its machine (its UUID), whatever index it has in this process.
 std::string gpu_identity(at::Device device);
 

@@ -107,6 +107,23 @@ World from_open_mpi(const Reader& read) {
   return world;
 }
 
+// The process manager of MPICH and Intel MPI.
+World from_hydra(const Reader& read) {
+  World world;
+  world.launcher = "mpiexec (hydra)";
+  world.rank = read.number("PMI_RANK");
+  world.num_ranks = read.number("PMI_SIZE");
+  world.local_rank = read.number("MPI_LOCALRANKID");
+  world.num_local_ranks = read.number("MPI_LOCALNRANKS");
+  world.master_address = world.num_local_ranks == world.num_ranks
+                             ? read.text("MASTER_ADDR").value_or("127.0.0.1")
+                             : read.required("MASTER_ADDR",
+                                             "with mpiexec over several machines give the address of the machine "
+                                             "of rank 0: mpiexec -genv MASTER_ADDR ...");
+  world.master_port = read.number("MASTER_PORT", kDefaultPort);
+  return world;
+}
+
 World from_slurm(const Reader& read) {
   World world;
   world.launcher = "srun";
@@ -167,6 +184,8 @@ World world_from_environment(const Environment& variable) {
              read.has("SLURM_STEP_NUM_TASKS")) {  // the second is srun's, not sbatch's
     world = from_slurm(read);
     if (world.num_ranks == 1) return {};
+  } else if (read.has("PMI_SIZE") && read.number("PMI_SIZE") > 1) {
+    world = from_hydra(read);
   }
   if (world.is_launched()) check(world);
   return world;

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/core/error.h"
 #include "lib/model/token_tensors.h"
 
 namespace scrna::eval {
@@ -50,6 +51,12 @@ bool HeldoutEvaluator::evaluate(const model::Encoder& encoder, const StopRequest
     masked_tokens = static_cast<int64_t>(sums[4]);
   }
   if (is_stopped) return false;
+  if (masked_tokens == 0) {  // of a corpus that is not whole; every rank comes here
+    throw DataError(
+        "none of the held-out cells has enough genes of the vocabulary (data.min_genes), though they store as many "
+        "entries; hold out others (data.heldout_column, data.heldout_seed), leave them out with data.filter, or read "
+        "all cells before the first step (data.scan_cells)");
+  }
   const auto count = static_cast<double>(masked_tokens);
   out = {.loss = loss_sum / count,
          .uniform_loss = uniform_nats_,

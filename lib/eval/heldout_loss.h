@@ -33,7 +33,7 @@ class HeldoutEvaluator {
 
   /// Forward passes only, dropout off. False when stop() said so, on any rank; then `out` is unchanged. With
   /// a communicator each rank evaluates the cells of its loader, and all get the loss over all of them; every
-  /// rank must call it.
+  /// rank must call it. Throws DataError, on all ranks, when no held-out cell turned out to be usable.
   bool evaluate(const model::Encoder& encoder, const StopRequested& stop, HeldoutLoss& out,
                 dist::Communicator* communicator = nullptr);
 

@@ -1,5 +1,6 @@
 #include "lib/ops/adamw_update.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -20,12 +21,42 @@ namespace {
 
 constexpr int64_t kReportSize = 3;
 
+// What is updated: a range of values and gradients, and where its moments begin.
+struct Span {
+  ElementRange range;
+  int64_t moments_begin = 0;
+};
+
+std::vector<Span> spans_of(const AdamWBuffers& b) {
+  if (b.ranges.empty()) return {{{0, b.values.numel()}, 0}};
+  std::vector<Span> spans;
+  int64_t moments = 0;
+  for (const ElementRange& range : b.ranges) {
+    spans.push_back({range, moments});
+    moments += range.size();
+  }
+  return spans;
+}
+
+int64_t decayed_of(const AdamWBuffers& b, ElementRange range) {
+  return std::clamp<int64_t>(b.num_decayed - range.begin, 0, range.size());
+}
+
 void check(const AdamWBuffers& b, const at::Tensor& squares, const at::Tensor& loss) {
   const at::Device device = b.values.device();
-  for (const at::Tensor& buffer : {b.values, b.gradients, b.mean, b.squared_mean})
-    SCRNA_CHECK(buffer.dim() == 1 && buffer.numel() == b.values.numel() &&
-                    buffer.scalar_type() == at::kFloat && buffer.is_contiguous() && buffer.device() == device,
-                "adamw_update: buffers must be contiguous fp32 [{}] on {}", b.values.numel(), device.str());
+  int64_t num_updated = b.ranges.empty() ? b.values.numel() : 0;
+  for (const ElementRange& range : b.ranges) {
+    SCRNA_CHECK(range.begin >= 0 && range.size() > 0 && range.end <= b.values.numel(),
+                "adamw_update: elements {} to {} of {}", range.begin, range.end, b.values.numel());
+    num_updated += range.size();
+  }
+  const auto check_buffer = [&](const at::Tensor& buffer, int64_t num_elements) {
+    SCRNA_CHECK(buffer.dim() == 1 && buffer.numel() == num_elements && buffer.scalar_type() == at::kFloat &&
+                    buffer.is_contiguous() && buffer.device() == device,
+                "adamw_update: buffers must be contiguous fp32 [{}] on {}", num_elements, device.str());
+  };
+  for (const at::Tensor& buffer : {b.values, b.gradients}) check_buffer(buffer, b.values.numel());
+  for (const at::Tensor& buffer : {b.mean, b.squared_mean}) check_buffer(buffer, num_updated);
   SCRNA_CHECK(
       !b.compute_copy.defined() ||
           (b.compute_copy.numel() == b.values.numel() && b.compute_copy.scalar_type() == at::kBFloat16 &&
@@ -58,16 +89,21 @@ at::Tensor composed(const AdamWBuffers& b, const at::Tensor& squares, const at::
     at::Tensor updates = b.num_updates;
     updates.add_(1);
     const at::Tensor step = updates.to(at::kFloat);
-    const at::Tensor gradients = factor == 1.0 ? b.gradients : b.gradients.mul(factor);
-    const auto part = [&](int64_t first, int64_t count, double weight_decay) {
-      if (count == 0) return;
-      const auto range = [&](const at::Tensor& x) { return x.narrow(0, first, count); };
-      at::_fused_adamw_({range(b.values)}, {range(gradients)}, {range(b.mean)}, {range(b.squared_mean)},
+    const auto part = [&](ElementRange range, int64_t moments_begin, double weight_decay) {
+      if (range.size() == 0) return;
+      const auto in_buffer = [&](const at::Tensor& x) { return x.narrow(0, range.begin, range.size()); };
+      const auto in_moments = [&](const at::Tensor& x) { return x.narrow(0, moments_begin, range.size()); };
+      const at::Tensor gradients = in_buffer(b.gradients);
+      at::_fused_adamw_({in_buffer(b.values)}, {factor == 1.0 ? gradients : gradients.mul(factor)},
+                        {in_moments(b.mean)}, {in_moments(b.squared_mean)},
                         /*max_exp_avg_sqs=*/{}, {step}, update.learning_rate, update.beta1, update.beta2,
                         weight_decay, update.epsilon, /*amsgrad=*/false, /*maximize=*/false);
     };
-    part(0, b.num_decayed, update.weight_decay);
-    part(b.num_decayed, b.values.numel() - b.num_decayed, 0.0);
+    for (const auto& [range, moments_begin] : spans_of(b)) {
+      const int64_t decayed = decayed_of(b, range);
+      part({range.begin, range.begin + decayed}, moments_begin, update.weight_decay);
+      part({range.begin + decayed, range.end}, moments_begin + decayed, 0.0);
+    }
     at::Tensor copy = b.compute_copy;
     if (copy.defined()) copy.copy_(b.values);
   }
@@ -79,7 +115,11 @@ std::string missing_for_kernel(const AdamWBuffers& b) {
       unreadable_by_kernels({b.values, b.gradients, b.mean, b.squared_mean, b.compute_copy});
   if (!unreadable.empty()) return unreadable;
 #ifdef SCRNA_CUDA_ENABLED
-  if (b.values.numel() % kernels::kFlatRow != 0 || b.num_decayed % kernels::kFlatRow != 0)
+  const auto is_odd = [](const ElementRange& range) {
+    return range.begin % kernels::kFlatRow != 0 || range.end % kernels::kFlatRow != 0;
+  };
+  if (b.values.numel() % kernels::kFlatRow != 0 || b.num_decayed % kernels::kFlatRow != 0 ||
+      std::ranges::any_of(b.ranges, is_odd))
     return "it takes buffers of rows of 1,024 elements";
 #endif
   return {};
@@ -105,17 +145,23 @@ at::Tensor by_kernel(const AdamWBuffers& b, const at::Tensor& squares, const at:
                                     .control = control.data_ptr<double>()},
                                    stream);
     if (error != cudaSuccess) return error;
-    return kernels::adamw_step_cuda(
-        {.settings = settings,
-         .num_rows = b.values.numel() / kernels::kFlatRow,
-         .num_decayed_rows = b.num_decayed / kernels::kFlatRow,
-         .control = control.data_ptr<double>(),
-         .gradients = b.gradients.data_ptr<float>(),
-         .values = b.values.data_ptr<float>(),
-         .mean = b.mean.data_ptr<float>(),
-         .squared_mean = b.squared_mean.data_ptr<float>(),
-         .bfloat16_copy = b.compute_copy.defined() ? b.compute_copy.data_ptr() : nullptr},
-        stream);
+    for (const auto& [range, moments_begin] : spans_of(b)) {
+      const cudaError_t problem = kernels::adamw_step_cuda(
+          {.settings = settings,
+           .num_rows = range.size() / kernels::kFlatRow,
+           .num_decayed_rows = decayed_of(b, range) / kernels::kFlatRow,
+           .control = control.data_ptr<double>(),
+           .gradients = b.gradients.data_ptr<float>() + range.begin,
+           .values = b.values.data_ptr<float>() + range.begin,
+           .mean = b.mean.data_ptr<float>() + moments_begin,
+           .squared_mean = b.squared_mean.data_ptr<float>() + moments_begin,
+           .bfloat16_copy = b.compute_copy.defined()
+                                ? b.compute_copy.data_ptr<at::BFloat16>() + range.begin
+                                : nullptr},
+          stream);
+      if (problem != cudaSuccess) return problem;
+    }
+    return cudaSuccess;
   });
   return control.narrow(0, 0, kReportSize);
 }

@@ -5,18 +5,22 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/core/element_range.h"
 #include "lib/ops/attention.h"
 
 namespace scrna::ops {
 
 struct AdamWBuffers {
-  at::Tensor values, gradients, mean, squared_mean;  // [N] fp32; gradients are only read
+  at::Tensor values, gradients;     // [N] fp32; gradients are only read
+  at::Tensor mean, squared_mean;    // [N] fp32, or with `ranges` as many elements as these hold, in their order
   at::Tensor compute_copy;                           // [N] bf16 copy of values, or undefined
   int64_t num_decayed = 0;                           // weight decay applies to the first elements
   at::Tensor num_updates;                            // 0-d int64 on the same device: updates applied so far
+  std::vector<ElementRange> ranges;                  // only these are updated; none given: all
 };
 
 struct AdamWUpdate {
@@ -31,7 +35,7 @@ struct AdamWUpdate {
 /// Updates the buffers and num_updates unless the norm (or `loss`, 0-d fp32, if defined) is not finite: then
 /// nothing changes. squares: [layers] fp64, their sum is the square of the global gradient norm
 /// (ParameterSet::squared_gradient_norm_per_layer). Returns [3] fp64 on the device: norm before clipping,
-/// clipping factor, 1 if applied or 0. The kernel takes N and num_decayed that are multiples of 1,024, as
+/// clipping factor, 1 if applied or 0. The kernel takes N, num_decayed and ranges in multiples of 1,024, as
 /// ParameterSet makes them. Throws ConfigError when the kernel is asked for and cannot serve, InternalError
 /// when the tensors break the contract.
 at::Tensor adamw_update(const AdamWBuffers& buffers, const at::Tensor& squares, const at::Tensor& loss,

@@ -49,6 +49,13 @@ int64_t reserved_elements(const Parameter& parameter) {
   return parameter.value.numel() / parameter.value.size(0) * parameter.reserved_rows;
 }
 
+/// [rows] fp64 of flat [rows * kParameterAlignment] fp32.
+at::Tensor squares_of_rows(const at::Tensor& flat) {
+  return at::linalg_vector_norm(flat.view({-1, kParameterAlignment}), 2, at::OptionalIntArrayRef({1}))
+      .to(at::kDouble)
+      .square_();
+}
+
 }  // namespace
 
 ParameterSet::ParameterSet(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {
@@ -128,6 +135,10 @@ at::Tensor ParameterSet::slice(const at::Tensor& flat, size_t index) const {
   return flat.narrow(0, offsets_[index], value.numel()).view(value.sizes());
 }
 
+ElementRange ParameterSet::range_of(size_t index) const {
+  return {offsets_.at(index), offsets_[index] + parameters_[index].value.numel()};
+}
+
 at::Tensor ParameterSet::with_reserve(const at::Tensor& flat, size_t index) const {
   const Parameter& parameter = parameters_.at(index);
   if (parameter.reserved_rows == 0) return slice(flat, index);
@@ -199,9 +210,23 @@ at::Tensor ParameterSet::squared_gradient_norm_per_layer(Implementation implemen
     return squares;
 #endif
   }
-  const at::Tensor row_norms =
-      at::linalg_vector_norm(gradients_.view({-1, kParameterAlignment}), 2, at::OptionalIntArrayRef({1}));
-  const at::Tensor row_squares = row_norms.to(at::kDouble).square_();
+  return sums_per_layer(squares_of_rows(gradients_));
+}
+
+at::Tensor ParameterSet::squared_gradient_norm_per_layer(std::span<const ElementRange> ranges) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor row_squares =
+      at::zeros({gradients_.numel() / kParameterAlignment}, gradients_.options().dtype(at::kDouble));
+  for (const ElementRange& range : ranges) {
+    SCRNA_CHECK(range.begin % kParameterAlignment == 0 && range.size() % kParameterAlignment == 0,
+                "elements {} to {} are no rows of {}", range.begin, range.end, kParameterAlignment);
+    row_squares.narrow(0, range.begin / kParameterAlignment, range.size() / kParameterAlignment)
+        .copy_(squares_of_rows(gradients_.narrow(0, range.begin, range.size())));
+  }
+  return sums_per_layer(row_squares);
+}
+
+at::Tensor ParameterSet::sums_per_layer(const at::Tensor& row_squares) const {
   const at::Tensor squares = at::segment_reduce(row_squares, "sum", std::nullopt, std::nullopt, row_offsets_,
                                                 0, /*unsafe=*/true, 0.0);
   return at::mv(layer_membership_, squares);

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -22,6 +23,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/core/element_range.h"
 #include "lib/ops/attention.h"
 
 namespace scrna::ops {
@@ -68,6 +70,8 @@ class ParameterSet {
   /// View of parameter `index` of all() inside any buffer laid out like values() (optimizer state, an
   /// average, ...), in the shape of the parameter.
   [[nodiscard]] at::Tensor slice(const at::Tensor& flat, size_t index) const;
+  /// Where parameter `index` stands in such a buffer, without the gap behind it.
+  [[nodiscard]] ElementRange range_of(size_t index) const;
   /// The same with the parameter's reserved rows at its end.
   [[nodiscard]] at::Tensor with_reserve(const at::Tensor& flat, size_t index) const;
   /// Position in all() of the parameter whose value is this very tensor. Throws InternalError when there is
@@ -95,11 +99,15 @@ class ParameterSet {
   /// Deterministic. On CUDA by the kernels of kernels/adamw_cuda.h.
   [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(
       Implementation implementation = Implementation::kAuto) const;
+  /// The same over these ranges alone, multiples of kParameterAlignment: a rank's share of the sums. By
+  /// LibTorch's operations, also on CUDA.
+  [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(std::span<const ElementRange> ranges) const;
   /// Moves buffers, values, their copy and gradients to `device`.
   void to(at::Device device);
 
  private:
   void attach();
+  [[nodiscard]] at::Tensor sums_per_layer(const at::Tensor& row_squares) const;
 
   std::vector<Parameter> parameters_;
   std::vector<int64_t> offsets_;  // [parameters] first element in the buffer

@@ -51,10 +51,13 @@ int64_t checksum(const at::Tensor& tensor) {
 void require_same_weights(dist::Communicator& communicator, const model::Encoder& encoder,
                           const optim::AdamW& optimizer, const std::string& when) {
   if (!communicator.is_connected()) return;
-  const std::vector<std::string> all = communicator.all_gather(fmt::format(
-      "{:016x} {:016x} {:016x} {}", static_cast<uint64_t>(checksum(encoder.parameters().values())),
-      static_cast<uint64_t>(checksum(optimizer.mean())),
-      static_cast<uint64_t>(checksum(optimizer.squared_mean())), optimizer.num_updates()));
+  std::string sums = fmt::format("{:016x} {}", static_cast<uint64_t>(checksum(encoder.parameters().values())),
+                                 optimizer.num_updates());
+  if (optimizer.is_whole()) {
+    sums += fmt::format(" {:016x} {:016x}", static_cast<uint64_t>(checksum(optimizer.mean())),
+                        static_cast<uint64_t>(checksum(optimizer.squared_mean())));
+  }
+  const std::vector<std::string> all = communicator.all_gather(sums);
   for (std::size_t rank = 1; rank < all.size(); ++rank) {
     SCRNA_CHECK(all[rank] == all[0], "{}: rank {} has other weights (checksums {}) than rank 0 ({})", when,
                 rank, all[rank], all[0]);

@@ -21,8 +21,8 @@ namespace scrna::train {
 void require_same_configuration(dist::Communicator& communicator, const TrainConfig& config,
                                 const std::optional<ResumePoint>& resume);
 
-/// All ranks hold the same weights and moments, bit for bit: compares checksums made on the device. Throws
-/// InternalError naming the ranks and `when`. Waits for the device.
+/// All ranks hold the same weights, and moments unless each has its own part, bit for bit: compares checksums
+/// made on the device. Throws InternalError naming the ranks and `when`. Waits for the device.
 void require_same_weights(dist::Communicator& communicator, const model::Encoder& encoder,
                           const optim::AdamW& optimizer, const std::string& when);
 

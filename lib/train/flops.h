@@ -5,6 +5,7 @@
 // work is wasted and never rises with it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -42,6 +43,15 @@ inline double step_flop(const model::ModelConfig& model, int64_t vocabulary_size
   const double head =
       2 * width * static_cast<double>(vocabulary_size) * static_cast<double>(load.masked_tokens);
   return 3 * (products + attention + head);
+}
+
+/// FLOPs of a cell's tokens squared (attention) beside those of its tokens (everything else), in step_flop.
+/// mask_fraction: of tokens that are masked. 2e-4 for the 160M encoder.
+inline double squared_length_weight(const model::ModelConfig& model, int64_t vocabulary_size,
+                                    double mask_fraction) {
+  const StepLoad tokens{.tokens = 1'000'000, .masked_tokens = std::llround(1e6 * mask_fraction)};
+  const StepLoad squares{.squared_lengths = 1e6};
+  return step_flop(model, vocabulary_size, squares) / step_flop(model, vocabulary_size, tokens);
 }
 
 /// Adds the cells that cu_seqlens delimits ([B+1], one micro-batch of num_rows tokens) to `load`, masked

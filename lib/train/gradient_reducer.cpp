@@ -41,7 +41,7 @@ std::vector<Place> places_of(const model::Encoder& encoder) {
   const ops::ParameterSet& parameters = encoder.parameters();
   std::vector<Place> places;
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
-    const int64_t begin = parameters.slice(parameters.gradients(), i).storage_offset();
+    const int64_t begin = parameters.range_of(i).begin;
     places.push_back({i,
                       {.begin = begin, .end = 0, .phase = static_cast<int64_t>(encoder.gradient_moment(i))},
                       begin < parameters.num_decayed()});
@@ -50,6 +50,16 @@ std::vector<Place> places_of(const model::Encoder& encoder) {
   for (std::size_t i = 0; i < places.size(); ++i) {
     places[i].piece.end = i + 1 < places.size() ? places[i + 1].piece.begin : parameters.gradients().numel();
   }
+  return places;
+}
+
+// By moment; the matrices of the blocks from the last to the first, then the small parameters (in a range of
+// their own, complete only when the first block is).
+std::vector<Place> expected_order(const model::Encoder& encoder) {
+  std::vector<Place> places = places_of(encoder);
+  std::ranges::sort(places, {}, [](const Place& place) {
+    return std::tuple(place.piece.phase, place.is_decayed ? 0 : 1, -place.piece.begin);
+  });
   return places;
 }
 
@@ -62,24 +72,23 @@ struct GradientReducer::Hooks {
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> of_nodes;
 };
 
-GradientReducer::GradientReducer(dist::Communicator& communicator, model::Encoder& encoder,
-                                 const dist::DistConfig& config)
-    : encoder_(encoder), hooks_(std::make_unique<Hooks>()) {
-  // Expected order: by moment; the matrices of the blocks from the last to the first, then the small
-  // parameters (in a range of their own, complete only when the first block is).
-  std::vector<Place> places = places_of(encoder);
-  std::ranges::sort(places, {}, [](const Place& place) {
-    return std::tuple(place.piece.phase, place.is_decayed ? 0 : 1, -place.piece.begin);
-  });
+dist::BucketPlan gradient_buckets_of(const model::Encoder& encoder, const dist::DistConfig& config) {
   std::vector<dist::GradientPiece> pieces;
-  piece_of_.resize(places.size());
-  for (const Place& place : places) {
-    piece_of_[place.parameter] = pieces.size();
-    pieces.push_back(place.piece);
-  }
-  buckets_ =
-      std::make_unique<dist::GradientBuckets>(communicator, encoder.parameters().gradients(), pieces,
-                                              config.bucket_megabytes * kMegabyte, config.gradient_type);
+  for (const Place& place : expected_order(encoder)) pieces.push_back(place.piece);
+  return dist::plan_buckets(pieces, encoder.parameters().gradients().numel(),
+                            config.bucket_megabytes * kMegabyte);
+}
+
+GradientReducer::GradientReducer(dist::Communicator& communicator, model::Encoder& encoder,
+                                 const dist::DistConfig& config, dist::Summed summed)
+    : encoder_(encoder),
+      piece_of_(encoder.parameters().all().size()),
+      buckets_(std::make_unique<dist::GradientBuckets>(
+          communicator, encoder.parameters().gradients(), gradient_buckets_of(encoder, config),
+          config.gradient_type, summed, ops::kParameterAlignment)),
+      hooks_(std::make_unique<Hooks>()) {
+  const std::vector<Place> places = expected_order(encoder);
+  for (std::size_t piece = 0; piece < places.size(); ++piece) piece_of_[places[piece].parameter] = piece;
   for (std::size_t i = 0; i < piece_of_.size(); ++i) {
     if (encoder.gradient_moment(i) != model::GradientMoment::kBackward) continue;
     auto node = torch::autograd::impl::grad_accumulator(encoder.parameters().all()[i].value);

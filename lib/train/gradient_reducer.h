@@ -15,10 +15,14 @@
 
 namespace scrna::train {
 
+/// The buckets of this model's gradients. A function of the model and dist.bucket_megabytes alone.
+dist::BucketPlan gradient_buckets_of(const model::Encoder& encoder, const dist::DistConfig& config);
+
 class GradientReducer {
  public:
   /// Both must outlive this object, and the encoder's parameters stay on their device.
-  GradientReducer(dist::Communicator& communicator, model::Encoder& encoder, const dist::DistConfig& config);
+  GradientReducer(dist::Communicator& communicator, model::Encoder& encoder, const dist::DistConfig& config,
+                  dist::Summed summed);
   /// Takes the hooks away again.
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
@@ -26,8 +30,8 @@ class GradientReducer {
 
   /// After the forward pass of a step's last micro-batch, before its backward pass.
   void begin();
-  /// After that backward pass: afterwards the encoder's gradients are the sums over all ranks, for the
-  /// current stream. Throws DeviceError when a rank is gone.
+  /// After that backward pass: afterwards the encoder's gradients are the sums over all ranks (with kShard in
+  /// this rank's ranges alone), for the current stream. Throws DeviceError when a rank is gone.
   void finish();
 
   [[nodiscard]] const dist::GradientBuckets& buckets() const { return *buckets_; }

@@ -18,7 +18,7 @@ std::string first_sentences(const std::string& message, int count) {
 
 }  // namespace
 
-std::string memory_advice(const TrainConfig& config) {
+std::string memory_advice(const TrainConfig& config, int64_t num_ranks) {
   std::string text;
   // A cell is never split: below its length the token budget changes nothing.
   if (config.data.tokens_per_micro_batch > config.tokenizer.max_tokens) {
@@ -29,6 +29,7 @@ std::string memory_advice(const TrainConfig& config) {
   } else if (config.train.recompute == model::Recompute::kFeedForward) {
     text += "set train.recompute (feed_forward) to block, ";
   }
+  if (num_ranks > 1 && !config.dist.shard_optimizer) text += "set dist.shard_optimizer to true, ";
   // The tokens of a few whole steps wait on the device: many only where a step has many cells.
   constexpr int64_t kManyCells = 4096;
   if (config.train.global_batch_cells > kManyCells) {
@@ -41,11 +42,11 @@ std::string memory_advice(const TrainConfig& config) {
              config.tokenizer.max_tokens);
 }
 
-void with_memory_advice(const TrainConfig& config, const std::function<void()>& work) {
+void with_memory_advice(const TrainConfig& config, const std::function<void()>& work, int64_t num_ranks) {
   try {
     work();
   } catch (const c10::OutOfMemoryError& problem) {
-    throw DeviceError("the GPU's memory is full; {} ({})", memory_advice(config),
+    throw DeviceError("the GPU's memory is full; {} ({})", memory_advice(config, num_ranks),
                       first_sentences(problem.what_without_backtrace(), 3));
   }
 }

@@ -15,6 +15,7 @@ namespace {
 using enum MemoryPart;
 
 constexpr int64_t kFp32 = 4;
+constexpr int64_t kBf16 = 2;
 constexpr int64_t kInt64 = 8;
 /// cuBLAS takes 32 MiB per thread that multiplies on Hopper (LibTorch's default): the main thread and
 /// autograd's.
@@ -27,6 +28,9 @@ constexpr int64_t kQueryTile = 64;
 /// Steps whose cells are on the device at once: the one that runs, the one enqueued behind it, and those that
 /// the feeder has copied ahead.
 constexpr int64_t kStepsAlive = 4;
+/// What NCCL 2.28.9 takes of a GPU for its connections, measured on two H200s with NVLink. More GPUs and network
+/// adapters need more.
+constexpr int64_t kNcclBytes = int64_t{840} << 20;
 
 class Ledger {
  public:
@@ -78,6 +82,10 @@ class Pass {
     const int64_t columns =
         (problem.vocabulary_size + kHeadColumnMultiple - 1) / kHeadColumnMultiple * kHeadColumnMultiple;
     logits_ = std::min(problem.masked_tokens, kHeadRows) * columns * compute;
+    if (problem.num_ranks > 0 && problem.gradient_type == dist::GradientType::kBf16) {
+      sent_of_head_ = problem.vocabulary_size * model.width * kBf16;
+      sent_of_layer_ = model.width * (4 * model.width + 2 * model.feed_forward_width) * kBf16;
+    }
   }
 
   void run() {
@@ -92,15 +100,23 @@ class Pass {
         forward_block(layer);
     }
     head();
+    // Gradients in bf16 leave as they are complete; their copies stay until all are summed.
+    ledger_.take(kSums, sent_of_head_);
     for (int64_t layer = layers - 1; layer >= 0; --layer) {
       if (recomputes_blocks())
         backward_recomputed(layer);
       else
         backward_block(layer, kActivations);
+      ledger_.take(kSums, sent_of_layer_);
     }
     ledger_.give(kTransient,
                  2 * masked_ + stream_);  // the last: gradient of the embedding, after its scatter
     ledger_.give(kActivations, stream_);  // its leaf
+    if (sent_of_head_ > 0) {
+      say("last gradients on their way", -1);
+      const int64_t rest = problem_.buffer_elements * kBf16 - sent_of_head_ - layers * sent_of_layer_;
+      ledger_.take(kSums, std::max<int64_t>(rest, 0));
+    }
   }
 
  private:
@@ -219,6 +235,8 @@ class Pass {
   int64_t log_sums_ = 0;    // [H, T] of softmax
   int64_t query_sums_ = 0;  // scratch of attention's backward pass
   int64_t logits_ = 0;
+  int64_t sent_of_head_ = 0;   // gradients in bf16
+  int64_t sent_of_layer_ = 0;
 };
 
 double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
@@ -240,7 +258,7 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
   ledger.at("model");
   ledger.take(kWeights, problem.buffer_elements * kFp32);
   ledger.take(kGradients, problem.buffer_elements * kFp32);
-  ledger.take(kMoments, 2 * problem.buffer_elements * kFp32);
+  ledger.take(kMoments, 2 * problem.moment_elements.value_or(problem.buffer_elements) * kFp32);
   if (problem.compute_type != at::kFloat) {
     ledger.take(kComputeCopy,
                 problem.buffer_elements * static_cast<int64_t>(c10::elementSize(problem.compute_type)));
@@ -256,7 +274,9 @@ MemoryPlan plan_memory(const MemoryProblem& problem) {
   SCRNA_CHECK(ledger.held(kActivations) == 0 && ledger.held(kTransient) == 0,
               "memory plan: {} bytes of activations and {} of the moment are never freed",
               ledger.held(kActivations), ledger.held(kTransient));
-  return ledger.peak();
+  MemoryPlan plan = ledger.peak();
+  if (problem.num_ranks > 0) plan.nccl_bytes = kNcclBytes;
+  return plan;
 }
 
 MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size, int64_t buffer_elements,
@@ -265,35 +285,40 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
   const int64_t longest = std::min(longest_cell_tokens, config.tokenizer.max_tokens);
   const int64_t tokens = std::min(std::max(config.data.tokens_per_micro_batch, longest),
                                   config.train.global_batch_cells * longest);
-  return {
-      .model = config.model,
-      .vocabulary_size = vocabulary_size,
-      .buffer_elements = buffer_elements,
-      .compute_type = compute_type,
-      .recompute = config.train.recompute,
-      .tokens = tokens,
-      .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
-      .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
-      .step_tokens = std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells))};
+  return {.model = config.model,
+          .vocabulary_size = vocabulary_size,
+          .buffer_elements = buffer_elements,
+          .compute_type = compute_type,
+          .recompute = config.train.recompute,
+          .tokens = tokens,
+          .masked_tokens = std::llround(config.masking.fraction * static_cast<double>(tokens)),
+          .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
+          .step_tokens =
+              std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells)),
+          .gradient_type = config.dist.gradient_type};
 }
 
 std::string plan_words(const MemoryPlan& plan, int64_t tokens) {
   const int64_t persistent = persistent_bytes(plan);
-  return fmt::format(
+  std::string text = fmt::format(
       "needs {:.1f} GB at {} tokens a forward pass: {:.1f} weights, gradients and AdamW, {:.1f} activations, "
       "{:.1f} the rest",
       gigabytes(plan.total_bytes()), grouped(tokens), gigabytes(persistent),
       gigabytes(plan.part(kActivations)),
       gigabytes(plan.total_bytes() - persistent - plan.part(kActivations)));
+  if (plan.nccl_bytes > 0) text += fmt::format("; and {:.1f} GB for NCCL", gigabytes(plan.nccl_bytes));
+  return text;
 }
 
-std::string shortage(const MemoryPlan& plan, const DeviceMemory& memory, const TrainConfig& config) {
-  const int64_t missing = plan.total_bytes() - memory.allocated_bytes;
+std::string shortage(const MemoryPlan& plan, const DeviceMemory& memory, const TrainConfig& config,
+                     int64_t num_ranks) {
+  const int64_t missing = plan.total_bytes() + plan.nccl_bytes - memory.allocated_bytes;
   const int64_t available = memory.free_bytes + memory.reserved_bytes - memory.allocated_bytes;
   if (missing <= available) return {};
   return fmt::format(
       "a step will need {:.1f} GB more of the GPU's memory, but {:.1f} GB of {:.1f} GB are free; {}",
-      gigabytes(missing), gigabytes(available), gigabytes(memory.total_bytes), memory_advice(config));
+      gigabytes(missing), gigabytes(available), gigabytes(memory.total_bytes),
+      memory_advice(config, num_ranks));
 }
 
 }  // namespace scrna::train

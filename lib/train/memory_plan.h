@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,7 +31,10 @@ struct MemoryProblem {
   int64_t tokens = 0;         // T of the largest micro-batch
   int64_t masked_tokens = 0;  // M of it
   int64_t cells = 0;          // B of it
-  int64_t step_tokens = 0;    // of a whole step; below tokens: the step is this micro-batch
+  int64_t step_tokens = 0;    // of a whole step on this rank; below tokens: the step is this micro-batch
+  std::optional<int64_t> moment_elements;  // that this rank keeps of each moment; nothing: buffer_elements
+  int64_t num_ranks = 0;                   // that sum gradients; 0: this process is alone
+  dist::GradientType gradient_type = dist::GradientType::kFp32;
 };
 
 enum class MemoryPart {
@@ -40,6 +44,7 @@ enum class MemoryPart {
   kMoments,      // AdamW's two, fp32
   kActivations,  // saved for the backward pass
   kTransient,    // tensors of the moment: gradients of activations, a branch's output, recomputed activations
+  kSums,         // bf16 copies of gradients on their way to the other ranks
   kWorkspace,    // scratch of attention, head, libraries
   kBatch         // tokens and masks of the micro-batches on the device
 };
@@ -50,12 +55,14 @@ inline constexpr std::array kMemoryParts{
     std::pair{MemoryPart::kMoments, std::string_view("AdamW moments")},
     std::pair{MemoryPart::kActivations, std::string_view("activations")},
     std::pair{MemoryPart::kTransient, std::string_view("of the moment")},
+    std::pair{MemoryPart::kSums, std::string_view("sums over ranks")},
     std::pair{MemoryPart::kWorkspace, std::string_view("workspaces")},
     std::pair{MemoryPart::kBatch, std::string_view("batches")}};
 
 struct MemoryPlan {
   std::array<int64_t, kMemoryParts.size()> bytes{};  // of each part when the sum is largest
   std::string moment;  // where that is, for example "layer 11, backward: feed-forward"
+  int64_t nccl_bytes = 0;  // that NCCL takes besides: no tensors, not in total_bytes()
   [[nodiscard]] int64_t part(MemoryPart which) const { return bytes[static_cast<std::size_t>(which)]; }
   [[nodiscard]] int64_t total_bytes() const;
 };
@@ -75,6 +82,7 @@ std::string plan_words(const MemoryPlan& plan, int64_t tokens);
 
 /// Compares with what the device can still give, its persistent tensors being there already. Empty: it fits;
 /// otherwise the warning, with the settings to change.
-std::string shortage(const MemoryPlan& plan, const DeviceMemory& memory, const TrainConfig& config);
+std::string shortage(const MemoryPlan& plan, const DeviceMemory& memory, const TrainConfig& config,
+                     int64_t num_ranks = 1);
 
 }  // namespace scrna::train

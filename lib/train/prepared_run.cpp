@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <numeric>
 #include <utility>
 
 #include <ATen/Context.h>
@@ -18,12 +17,18 @@
 #include "lib/data/build_vocabulary.h"
 #include "lib/data/cell_source.h"
 #include "lib/ops/residual_norm.h"
+#include "lib/train/flops.h"
+#include "lib/train/gradient_reducer.h"
 
 namespace scrna::train {
 namespace {
 
 // fp32 value, gradient, AdamW's two moments; and a copy of the values where products are bf16.
-double bytes_per_parameter(at::ScalarType compute_type) { return compute_type == at::kFloat ? 16 : 18; }
+double model_bytes(const PreparedRun& run) {
+  const double bytes_per_value = run.compute_type == at::kFloat ? 8 : 10;
+  return bytes_per_value * static_cast<double>(run.encoder->parameters().values().numel()) +
+         8 * static_cast<double>(run.optimizer->mean().numel());
+}
 
 // Shows the passes over the cells, and ends them when a signal asks to stop.
 data::Progress show_passes() {
@@ -76,7 +81,7 @@ void warn_of_slow_shapes(const model::ModelConfig& config) {
 void log_cells(const data::Corpus& corpus, const TrainConfig& config) {
   const auto steps_per_epoch = static_cast<double>(corpus.num_training_cells()) /
                                static_cast<double>(config.train.global_batch_cells);
-  log::info("[data] {} cells to train on, {} held out; {} steps of {} cells are {:.2f} epochs; longest cell {} tokens",
+  log::info("[data] {} cells to train on, {} held out; {} steps of {} cells are {:.2f} epochs; no cell has more than {} tokens",
             corpus.num_training_cells(), corpus.num_heldout_cells(), config.train.steps,
             config.train.global_batch_cells, static_cast<double>(config.train.steps) / steps_per_epoch,
             corpus.longest_cell_tokens());
@@ -93,7 +98,7 @@ void tell_memory(const TrainConfig& config, const PreparedRun& run) {
   const DeviceMemory memory = device_memory(run.device);
   log::info("[memory] a step {}; {:.1f} GB of {:.1f} GB are free", plan_words(plan, problem.tokens),
             static_cast<double>(memory.free_bytes) / 1e9, static_cast<double>(memory.total_bytes) / 1e9);
-  const std::string warning = shortage(plan, memory, config);
+  const std::string warning = shortage(plan, memory, config, run.num_ranks);
   if (!warning.empty()) log::warning("[memory] {}", warning);
 }
 
@@ -134,12 +139,14 @@ std::string short_count(double count) {
 }
 
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
-                                   const dist::Communicator& communicator) {
+                                   const dist::Communicator& communicator, int64_t vocabulary_size) {
   data::LoaderOptions options =
       data::loader_options(config.data, config.masking, config.train.seed, config.train.global_batch_cells);
   options.first_step = first_step;
   options.rank = communicator.rank();
   options.num_ranks = communicator.num_ranks();
+  options.squared_length_weight =
+      squared_length_weight(config.model, vocabulary_size, config.masking.fraction);
   return options;
 }
 
@@ -150,31 +157,41 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device) {
 
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run) {
   const at::Device gpu = run.device.is_cpu() ? at::Device(at::kCUDA) : run.device;
-  const std::vector<int64_t>& frequencies = run.corpus->token_frequencies();
-  const auto tokens = std::accumulate(frequencies.begin(), frequencies.end(), int64_t{0});
-  return memory_problem(config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
-                        choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
-                        static_cast<double>(tokens) /
-                            static_cast<double>(std::max<int64_t>(1, run.corpus->num_training_cells())));
+  MemoryProblem problem = memory_problem(
+      config, run.encoder->vocabulary_size(), run.encoder->parameters().values().numel(),
+      choose_compute_type(config.train.precision, gpu), run.corpus->longest_cell_tokens(),
+      run.corpus->mean_cell_tokens());
+  problem.moment_elements = run.optimizer->mean().numel();
+  problem.num_ranks = run.num_ranks;
+  problem.step_tokens /= std::max<int64_t>(1, run.num_ranks);
+  return problem;
 }
 
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device) {
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
+                    dist::Communicator& communicator) {
   if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   PreparedRun run;
   run.device = device;
+  run.num_ranks = communicator.is_connected() ? communicator.num_ranks() : 0;
   run.compute_type = choose_compute_type(config.train.precision, run.device);
   run.corpus = open_corpus(config, vocabulary);
   log_cells(*run.corpus, config);
   run.encoder = std::make_unique<model::Encoder>(config.model, run.corpus->vocabulary().size(),
                                                  config.tokenizer.max_tokens, config.train.seed, run.device, run.compute_type);
   const ops::ParameterSet& parameters = run.encoder->parameters();
-  run.optimizer = std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim);
+  if (config.dist.shard_optimizer && communicator.is_connected()) {
+    run.shards = std::make_unique<dist::Shards>(
+        communicator, gradient_buckets_of(*run.encoder, config.dist).buckets, ops::kParameterAlignment);
+  }
+  run.optimizer =
+      std::make_unique<optim::AdamW>(run.encoder->parameters(), config.optim,
+                                     run.shards ? run.shards->own() : std::vector<ElementRange>());
   if (run.device.is_cuda()) warn_of_slow_shapes(config.model);
   log::info("[model] {} parameters ({} layers x {}, {} heads, {} tokens in the vocabulary); weights, gradients and "
             "AdamW take {}B",
             short_count(static_cast<double>(parameters.num_elements())), config.model.num_layers, config.model.width,
             config.model.num_heads, run.corpus->vocabulary().size(),
-            short_count(bytes_per_parameter(run.compute_type) * static_cast<double>(parameters.values().numel())));
+            short_count(model_bytes(run)));
   log::info("[model] {} on {}, {}", run.encoder->describe_attention(), run.device.str(),
             run.compute_type == at::kBFloat16 ? "bf16 products, fp32 weights" : "fp32");
   if (!run.device.is_cpu()) tell_memory(config, run);

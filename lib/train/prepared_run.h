@@ -12,6 +12,7 @@
 #include "lib/data/corpus.h"
 #include "lib/data/loader.h"
 #include "lib/dist/communicator.h"
+#include "lib/dist/shards.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 #include "lib/train/memory_plan.h"
@@ -22,8 +23,10 @@ namespace scrna::train {
 struct PreparedRun {
   at::Device device = at::kCPU;
   at::ScalarType compute_type = at::kFloat;
+  int64_t num_ranks = 0;  // that are connected; 0: this process is alone
   std::unique_ptr<data::Corpus> corpus;
   std::unique_ptr<model::Encoder> encoder;
+  std::unique_ptr<dist::Shards> shards;  // what the optimizer owns; null: everything
   std::unique_ptr<optim::AdamW> optimizer;
 };
 
@@ -34,8 +37,10 @@ at::Device choose_device(DeviceChoice choice, const dist::World& world);
 
 /// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the
 /// configuration says. Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted
-/// when a stop signal arrives meanwhile.
-PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device);
+/// when a stop signal arrives meanwhile. Says nothing to the other ranks; the communicator must outlive the
+/// result.
+PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
+                    dist::Communicator& communicator);
 
 /// The type of matrix products and attention on that device.
 at::ScalarType choose_compute_type(Precision precision, at::Device device);
@@ -43,9 +48,10 @@ at::ScalarType choose_compute_type(Precision precision, at::Device device);
 /// The largest forward pass of this run on a GPU: on its own, or when it runs on the CPU, on any.
 MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& run);
 
-/// Loader options of this rank in a run that goes on after `first_step` optimizer steps.
+/// Loader options of this rank in a run that goes on after `first_step` optimizer steps. vocabulary_size: with
+/// the model it decides what a cell costs.
 data::LoaderOptions loader_options(const TrainConfig& config, int64_t first_step,
-                                   const dist::Communicator& communicator);
+                                   const dist::Communicator& communicator, int64_t vocabulary_size);
 
 /// "12.3 M" and the like, for counts of parameters, tokens, bytes.
 std::string short_count(double count);

@@ -5,16 +5,42 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
+#include "lib/core/clock.h"
 #include "lib/core/error.h"
+#include "lib/core/files.h"
+#include "lib/core/signals.h"
 
 namespace scrna::train {
 
 namespace fs = std::filesystem;
 
 RunDirectory RunDirectory::unlocked(const fs::path& path) { return RunDirectory(path); }
+
+void RunDirectory::require_shared(const fs::path& path, const std::string& config_yaml, double seconds) {
+  const fs::path config = path / "config.yaml";
+  const double end = now_seconds() + seconds;
+  for (;;) {
+    std::error_code problem;
+    const bool is_there = fs::is_regular_file(config, problem);
+    try {
+      if (is_there && read_file(config) == config_yaml) return;
+    } catch (const DataError&) {  // being replaced, or not to be read: as if it were not there
+    }
+    if (now_seconds() >= end || stop_signal() != 0) {
+      throw ConfigError(
+          "run.dir: {}: this process does not see the folder that rank 0 {} ({}), from which all must be able to "
+          "resume; put it on a file system that all machines share",
+          path.string(), is_there ? "opened, but another one of that name" : "made",
+          is_there ? "another config.yaml" : "no config.yaml");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
 
 RunDirectory::RunDirectory(RunDirectory&& other) noexcept
     : path_(std::move(other.path_)), lock_descriptor_(std::exchange(other.lock_descriptor_, -1)) {}

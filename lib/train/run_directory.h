@@ -17,6 +17,10 @@ class RunDirectory {
   static RunDirectory open(const std::filesystem::path& path);
   /// The same names without making, locking or looking: for a rank that leaves the writing to the first one.
   static RunDirectory unlocked(const std::filesystem::path& path);
+  /// For a rank other than the first, once that one has made or opened the folder: waits until `path` holds this
+  /// configuration (network file systems may take a minute), for so many seconds at most. Throws ConfigError: this rank
+  /// sees no such folder, so it could not resume.
+  static void require_shared(const std::filesystem::path& path, const std::string& config_yaml, double seconds);
   /// Throws what create() would (but for a disk that fails), without making anything.
   static void require_free(const std::filesystem::path& path);
   /// The run directory that holds `path`: a run directory itself, its checkpoints/, or one checkpoint. Throws ConfigError

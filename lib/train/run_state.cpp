@@ -77,24 +77,32 @@ std::string fingerprint_of(const data::Corpus& corpus) {
     text += fmt::format("{}|{}|{}|{}|{}|{}\n", std::filesystem::path(report.name).filename().string(), report.matrix,
                         report.cells, report.genes, report.training_cells, report.heldout_cells);
   }
+  for (const data::SamplingGroup& group : corpus.sampling_groups())
+    text += fmt::format("sampling|{}|{}|{}\n", group.name, group.cells, group.epoch_cells);
   return sha256(text);
 }
 
-checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW& optimizer, const RunState& state,
+Moments collect_moments(const optim::AdamW& optimizer, const dist::Shards* shards) {
+  if (shards == nullptr) return {optimizer.mean(), optimizer.squared_mean(), optimizer.num_updates()};
+  at::Tensor mean = shards->collect(optimizer.mean());
+  return {std::move(mean), shards->collect(optimizer.squared_mean()), optimizer.num_updates()};
+}
+
+checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& moments, const RunState& state,
                               const std::string& config_yaml) {
   checkpoint::Contents contents;
   const ops::ParameterSet& parameters = encoder.parameters();
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
     const std::string& name = parameters.all()[i].name;
     contents.model.tensors.emplace_back(name, parameters.slice(parameters.values(), i));
-    contents.optimizer.tensors.emplace_back(kMean + name, parameters.slice(optimizer.mean(), i));
-    contents.optimizer.tensors.emplace_back(kSquaredMean + name, parameters.slice(optimizer.squared_mean(), i));
+    contents.optimizer.tensors.emplace_back(kMean + name, parameters.slice(moments.mean, i));
+    contents.optimizer.tensors.emplace_back(kSquaredMean + name, parameters.slice(moments.squared_mean, i));
   }
   contents.model.metadata = {{"format", "scrna-train"},
                              {"step", std::to_string(state.step)},
                              {"vocabulary_sha256", state.vocabulary_sha256},
                              {"config", config_yaml}};
-  contents.optimizer.metadata = {{"format", "scrna-train"}, {"updates", std::to_string(optimizer.num_updates())}};
+  contents.optimizer.metadata = {{"format", "scrna-train"}, {"updates", std::to_string(moments.num_updates)}};
   contents.state = Json{{"format_version", 1},
                         {"step", state.step},
                         {"epoch", state.epoch},
@@ -102,10 +110,11 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW&
                         {"tokens", state.tokens},
                         {"training_seconds", state.training_seconds},
                         {"last_heldout_step", state.last_heldout_step},
-                        {"optimizer_updates", optimizer.num_updates()},
+                        {"optimizer_updates", moments.num_updates},
                         {"seed", state.seed},
                         {"vocabulary_sha256", state.vocabulary_sha256},
-                        {"training_cells_sha256", state.training_cells_sha256}}
+                        {"training_cells_sha256", state.training_cells_sha256},
+                        {"gene_map_sha256", state.gene_map_sha256}}
                        .dump(2) +
                    "\n";
   return contents;
@@ -127,7 +136,8 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
           .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
           .seed = required<uint64_t>(json, "seed", path),
           .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
-          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path)};
+          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path),
+          .gene_map_sha256 = json.contains("gene_map_sha256") ? required<std::string>(json, "gene_map_sha256", path) : ""};
 }
 
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
@@ -135,18 +145,23 @@ void restore(const checkpoint::Contents& contents, const std::filesystem::path& 
   Tensors weights(contents.model, folder / "model.safetensors");
   Tensors moments(contents.optimizer, folder / "optimizer.safetensors");
   const ops::ParameterSet& parameters = encoder.parameters();
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to, from
+  struct Restored {
+    at::Tensor value, mean, squared_mean;
+  };
+  std::vector<Restored> restored;  // [parameters]
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
     const ops::Parameter& parameter = parameters.all()[i];
-    copies.emplace_back(parameters.slice(parameters.values(), i), weights.take(parameter.name, parameter));
-    copies.emplace_back(parameters.slice(optimizer.mean(), i), moments.take(kMean + parameter.name, parameter));
-    copies.emplace_back(parameters.slice(optimizer.squared_mean(), i),
-                        moments.take(kSquaredMean + parameter.name, parameter));
+    restored.push_back({weights.take(parameter.name, parameter), moments.take(kMean + parameter.name, parameter),
+                        moments.take(kSquaredMean + parameter.name, parameter)});
   }
   weights.require_all_taken();
   moments.require_all_taken();
   const at::NoGradGuard no_grad;
-  for (auto& [to, from] : copies) to.copy_(from);
+  for (std::size_t i = 0; i < restored.size(); ++i) {
+    const auto& [value, mean, squared_mean] = restored[i];
+    parameters.slice(parameters.values(), i).copy_(value);
+    optimizer.set_moments(parameters.range_of(i).begin, mean.flatten(), squared_mean.flatten());
+  }
   encoder.parameters().refresh_compute_values();
   optimizer.set_num_updates(state.step);
 }

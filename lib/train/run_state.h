@@ -9,6 +9,7 @@
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/data/corpus.h"
+#include "lib/dist/shards.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 
@@ -24,18 +25,28 @@ struct RunState {
   uint64_t seed = 0;
   std::string vocabulary_sha256;
   std::string training_cells_sha256;  // fingerprint_of(corpus)
+  std::string gene_map_sha256;        // of the file data.gene_map; "" without one
 };
 
 /// Identifies the training cells and their order: files (names, shapes), split, vocabulary-independent.
 std::string fingerprint_of(const data::Corpus& corpus);
 
-checkpoint::Contents snapshot(const model::Encoder& encoder, const optim::AdamW& optimizer, const RunState& state,
+/// AdamW's state; moments laid out like ParameterSet::values(): [N] fp32 on any device.
+struct Moments {
+  at::Tensor mean, squared_mean;
+  int64_t num_updates = 0;
+};
+/// Of an optimizer that owns a part: collected over the ranks (collective), defined on the first alone, where they take
+/// 8 bytes per parameter of the host's memory. shards: null when it owns everything.
+Moments collect_moments(const optim::AdamW& optimizer, const dist::Shards* shards);
+
+checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& moments, const RunState& state,
                               const std::string& config_yaml);
 
 /// Reads state.json. Throws CheckpointError naming the folder and what is wrong.
 RunState parse_state(const checkpoint::Contents& contents, const std::filesystem::path& folder);
 
-/// Copies weights and optimizer state into the model. Throws CheckpointError for a tensor that is missing, unknown or
+/// Copies weights and optimizer state (the part that the optimizer owns) into the model. Throws CheckpointError for a tensor that is missing, unknown or
 /// of another shape; then nothing was changed.
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
              model::Encoder& encoder, optim::AdamW& optimizer);

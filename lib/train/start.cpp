@@ -4,6 +4,7 @@
 
 #include "lib/config/config.h"
 #include "lib/core/error.h"
+#include "lib/core/files.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
 
@@ -37,6 +38,21 @@ void require_same_vocabulary(const LoadedCheckpoint& loaded, const fs::path& voc
   }
 }
 
+std::string gene_map_hash(const TrainConfig& config) {
+  return config.data.gene_map.empty() ? "" : sha256_of_file(config.data.gene_map);
+}
+
+// Another mapping gives the cells other tokens under the same vocabulary. A checkpoint of an older version says
+// nothing of it.
+void require_same_gene_map(const LoadedCheckpoint& loaded, const TrainConfig& config) {
+  const std::string& before = loaded.state.gene_map_sha256;
+  if (before.empty() || before == gene_map_hash(config)) return;
+  throw CheckpointError(
+      "{}: data.gene_map {} is not the mapping the run was trained with (SHA-256 {:.12}..., now {:.12}...): cells would "
+      "get other tokens. Restore the file, or begin a new run",
+      loaded.folder.string(), config.data.gene_map, before, gene_map_hash(config));
+}
+
 void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
   if (fingerprint_of(*run.corpus) != loaded.state.training_cells_sha256) {
     throw CheckpointError(
@@ -52,15 +68,17 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
 
 }  // namespace
 
-Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device) {
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                    dist::Communicator& communicator) {
   Start start;
   if (resume) {
     require_compatible(config::load<TrainConfig>(resume->run_directory / "config.yaml", {}), config,
                        resume->run_directory);
     start.loaded = load(*resume);
     require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
+    require_same_gene_map(*start.loaded, config);
   }
-  start.run = prepare(config, vocabulary_of(config, resume), device);
+  start.run = prepare(config, vocabulary_of(config, resume), device, communicator);
   if (resume) restore_run(*start.loaded, start.run);
   return start;
 }
@@ -70,6 +88,7 @@ RunState first_state(const TrainConfig& config, const PreparedRun& run) {
   state.seed = config.train.seed;
   state.vocabulary_sha256 = run.corpus->vocabulary().hash();
   state.training_cells_sha256 = fingerprint_of(*run.corpus);
+  state.gene_map_sha256 = gene_map_hash(config);
   return state;
 }
 

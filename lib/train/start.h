@@ -28,7 +28,8 @@ struct Start {
 /// Prepares the run and restores the checkpoint into it. Writes nothing. Throws what prepare() does;
 /// ConfigError for settings that cannot change within a run, CheckpointError for a checkpoint that is damaged
 /// or does not fit.
-Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device);
+Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
+                    dist::Communicator& communicator);
 
 /// Of a run that begins at its first step.
 RunState first_state(const TrainConfig& config, const PreparedRun& run);

@@ -46,15 +46,21 @@ StepReport PendingStep::wait() const {
 }
 
 TrainStep::TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
-                     dist::Communicator* communicator)
+                     dist::Communicator* communicator, const dist::Shards* shards)
     : encoder_(encoder),
       optimizer_(optimizer),
       config_(config),
       communicator_(communicator != nullptr && communicator->is_connected() ? communicator : nullptr),
+      shards_(communicator_ != nullptr ? shards : nullptr),
       reducer_(communicator_ != nullptr
-                   ? std::make_unique<GradientReducer>(*communicator_, encoder, config.dist)
+                   ? std::make_unique<GradientReducer>(
+                         *communicator_, encoder, config.dist,
+                         shards != nullptr ? dist::Summed::kShard : dist::Summed::kWhole)
                    : nullptr),
-      poison_(at::zeros({}, encoder.parameters().values().options())) {}
+      poison_(at::zeros({}, encoder.parameters().values().options())) {
+  SCRNA_CHECK(optimizer.is_whole() == (shards_ == nullptr), "an optimizer of {} without the others",
+              optimizer.is_whole() ? "everything" : "a part");
+}
 
 StepReport TrainStep::operator()(const GlobalBatch& batch) {
   return launch(to_device(batch, encoder_.device())).wait();
@@ -70,11 +76,12 @@ PendingStep TrainStep::launch(const DeviceBatch& batch) {
   if (communicator_ != nullptr) reduce(clock);
 
   const at::NoGradGuard no_grad;
+  if (shards_ == nullptr) squares_ = encoder_.parameters().squared_gradient_norm_per_layer();
   const double learning_rate = optim::learning_rate_at(config_.optim, batch.step, config_.train.steps);
-  const at::Tensor squares = encoder_.parameters().squared_gradient_norm_per_layer();
-  const at::Tensor outcome = optimizer_.step(learning_rate, squares, loss_.to(at::kFloat).add_(poison_));
+  const at::Tensor outcome = optimizer_.step(learning_rate, squares_, loss_.to(at::kFloat).add_(poison_));
+  if (shards_ != nullptr) spread_weights(clock);
   poison_.masked_fill_(outcome.select(0, kOutcomes - 1).eq(0), std::numeric_limits<double>::quiet_NaN());
-  std::vector<at::Tensor> numbers{loss_.view({1}), outcome, squares};
+  std::vector<at::Tensor> numbers{loss_.view({1}), outcome, squares_};
   if (scores_.defined()) numbers.push_back(scores_.to(at::kDouble));
 
   PendingStep pending({.step = batch.step + 1,
@@ -86,7 +93,7 @@ PendingStep TrainStep::launch(const DeviceBatch& batch) {
                        .micro_batches = batch.num_micro_batches},
                       std::move(clock));
   pending.numbers_ = fetch(at::cat(numbers));
-  pending.num_layers_ = squares.numel();
+  pending.num_layers_ = squares_.numel();
   pending.clock_.end(&PhaseSeconds::optimizer);
   return pending;
 }
@@ -94,14 +101,30 @@ PendingStep TrainStep::launch(const DeviceBatch& batch) {
 void TrainStep::reduce(PhaseClock& clock) {
   reducer_->finish();
   const at::NoGradGuard no_grad;
-  dist::Work loss = communicator_->all_reduce(loss_);
+  if (shards_ != nullptr) {
+    // Every rank adds what it alone has summed, in one exchange with the loss.
+    const at::Tensor sums = at::cat(
+        {loss_.view({1}), encoder_.parameters().squared_gradient_norm_per_layer(shards_->counted())});
+    communicator_->all_reduce(sums).wait();
+    loss_ = sums[0];
+    squares_ = sums.narrow(0, 1, sums.numel() - 1).clone();
+  } else {
+    communicator_->all_reduce(loss_).wait();
+  }
   if (scores_.defined()) {
     // The larger of a number and NaN is either; infinity stays, and is as little a number in the metrics.
     scores_ = at::nan_to_num(scores_, std::numeric_limits<double>::infinity(),
                              std::numeric_limits<double>::infinity());
     communicator_->all_reduce(scores_, dist::Reduction::kMax).wait();
   }
-  loss.wait();
+  clock.end(&PhaseSeconds::reduce);
+}
+
+// Everybody gets everybody's weights, in fp32: also a step that was not applied does, and finds what it had.
+void TrainStep::spread_weights(PhaseClock& clock) {
+  clock.end(&PhaseSeconds::optimizer);
+  shards_->spread(encoder_.parameters().values());
+  encoder_.parameters().refresh_compute_values();
   clock.end(&PhaseSeconds::reduce);
 }
 

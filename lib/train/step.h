@@ -6,7 +6,8 @@
 // So the loss is the mean over all masked tokens of the global batch, however the cells were packed.
 // With several ranks each takes its cells of the global batch; gradients and loss are summed over them, the
 // gradients while the backward pass of the last micro-batch goes on. Norm, clipping and the decision to apply
-// are then made on every rank from the same numbers, so the weights stay the same bits everywhere.
+// are then made on every rank from the same numbers, so the weights stay the same bits everywhere. With
+// dist.shard_optimizer a rank gets the sums of its part alone, updates it, and the parts are exchanged.
 //
 // launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the
 // report says is copied to the host behind the step's back. So the next step can be launched while this one
@@ -23,6 +24,7 @@
 
 #include "lib/core/micro_batch.h"
 #include "lib/dist/communicator.h"
+#include "lib/dist/shards.h"
 #include "lib/model/encoder.h"
 #include "lib/optim/adamw.h"
 #include "lib/train/device_batch.h"
@@ -68,9 +70,10 @@ class PendingStep {
 
 class TrainStep {
  public:
-  /// All arguments must outlive this object. communicator: null or alone, a step of one process.
+  /// All arguments must outlive this object. communicator: null or alone, a step of one process. shards: what
+  /// the optimizer owns of gradient_buckets_of(encoder); null when it owns everything.
   TrainStep(model::Encoder& encoder, optim::AdamW& optimizer, const TrainConfig& config,
-            dist::Communicator* communicator = nullptr);
+            dist::Communicator* communicator = nullptr, const dist::Shards* shards = nullptr);
 
   /// Enqueues the step; on the CPU it is done on return. The batch holds this rank's cells and the counts of
   /// all ranks (share_step). Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of
@@ -81,15 +84,18 @@ class TrainStep {
 
  private:
   void reduce(PhaseClock& clock);
+  void spread_weights(PhaseClock& clock);
   void accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock);
 
   model::Encoder& encoder_;
   optim::AdamW& optimizer_;
   const TrainConfig& config_;
   dist::Communicator* communicator_;          // null: one process
+  const dist::Shards* shards_;                // null: this optimizer updates everything
   std::unique_ptr<GradientReducer> reducer_;  // null: one process
   at::Tensor poison_;  // 0-d fp32 on the device: 0, or NaN once a step was not applied
   at::Tensor loss_;    // 0-d fp64 on the device, of the step being launched
+  at::Tensor squares_;  // [layers] fp64 on the device, of the step being launched: squared gradient norms
   at::Tensor scores_;  // [L] fp32 on the device, of the step being launched; undefined without the probe
 };
 

@@ -30,6 +30,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Network file systems remember for up to a minute that a folder was not there.
+constexpr double kSharedSeconds = 90;
+
 // For messages: the sign of a NaN says nothing.
 std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
@@ -56,22 +59,24 @@ class Trainer {
         directory_(directory),
         state_(std::move(state)),
         config_yaml_(config::dump(config)),
-        train_step_(*run.encoder, *run.optimizer, config, &communicator),
+        train_step_(*run.encoder, *run.optimizer, config, &communicator, run.shards.get()),
         meters_(config.model, run.corpus->vocabulary().size(), run.device,
                 matrix_ceiling(run, communicator.num_ranks())),
         last_saved_step_(saved.empty() ? -1 : state_.step) {
     result_.checkpoint = std::move(saved);
     if (communicator.is_first()) metrics_.emplace(directory.metrics());
     if (config.heldout.every_steps > 0) {
-      heldout_loader_ =
-          std::make_unique<data::HeldoutLoader>(*run.corpus, loader_options(config, 0, communicator));
+      heldout_loader_ = std::make_unique<data::HeldoutLoader>(
+          *run.corpus, loader_options(config, 0, communicator, run.corpus->vocabulary().size()));
       evaluator_ = std::make_unique<eval::HeldoutEvaluator>(*heldout_loader_, run.corpus->token_frequencies(),
                                                             data::Vocabulary::kNumSpecial);
     }
   }
 
   TrainResult operator()() {
-    Feeder feeder(*run_.corpus, loader_options(config_, state_.step, communicator_), run_.device);
+    Feeder feeder(*run_.corpus,
+                  loader_options(config_, state_.step, communicator_, run_.corpus->vocabulary().size()),
+                  run_.device);
     ProgressBar bar("train", config_.train.steps, "steps", state_.step);
     evaluate_if_due();
     std::optional<Flight> in_flight;
@@ -197,11 +202,12 @@ class Trainer {
     require_same_weights(communicator_, *run_.encoder, *run_.optimizer,
                          fmt::format("after step {}", state_.step));
     result_.checkpoint = directory_.checkpoints() / checkpoint::folder_name(state_.step);
+    const Moments moments = collect_moments(*run_.optimizer, run_.shards.get());
     communicator_.together([&] {
       if (!communicator_.is_first()) return;
       metrics_->sync();
       result_.checkpoint = checkpoint::save(directory_.checkpoints(), state_.step,
-                                            snapshot(*run_.encoder, *run_.optimizer, state_, config_yaml_),
+                                            snapshot(*run_.encoder, moments, state_, config_yaml_),
                                             config_.checkpoint.keep_last);
     });
     last_saved_step_ = state_.step;
@@ -231,6 +237,8 @@ RunDirectory begin(const TrainConfig& config, const PreparedRun& run) {
   try {
     write_file_atomically(directory.config(), config::dump(config));
     run.corpus->vocabulary().save(directory.vocabulary());
+    if (const auto& groups = run.corpus->sampling_groups(); !groups.empty())
+      write_file_atomically(directory.path() / "sampling.tsv", data::sampling_table(groups));
     log::open_file(directory.log());
   } catch (...) {
     std::error_code ignored;
@@ -278,13 +286,18 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
     if (in_place) directory.emplace(RunDirectory::open(resume->run_directory));
   });
   Start start;
-  communicator.together([&] { start = prepare_start(config, resume, device); });
+  communicator.together([&] { start = prepare_start(config, resume, device, communicator); });
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   communicator.together([&] {
     RunDirectory made = !communicator.is_first() ? RunDirectory::unlocked(config.run.dir)
                         : in_place               ? go_on(config, *start.loaded, std::move(*directory))
                                                  : begin(config, start.run);
     directory.emplace(std::move(made));
+  });
+  communicator.together([&] {
+    if (communicator.is_first()) return;
+    RunDirectory::require_shared(config.run.dir, config::dump(config),
+                                 std::min(kSharedSeconds, 0.5 * static_cast<double>(config.dist.timeout_seconds)));
   });
   RunState state = resume ? start.loaded->state : first_state(config, start.run);
   fs::path saved = in_place ? start.loaded->folder : fs::path();
@@ -318,11 +331,12 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
     if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
       RunDirectory::require_free(config.run.dir);
     }
-    start = prepare_start(config, resume, device);
+    start = prepare_start(config, resume, device, communicator);
   });
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   data::TrainLoader loader(*start.run.corpus,
-                           loader_options(config, resume ? start.loaded->state.step : 0, communicator));
+                           loader_options(config, resume ? start.loaded->state.step : 0, communicator,
+                                          start.run.corpus->vocabulary().size()));
   GlobalBatch batch;
   const SharedStep step = share_step(communicator, [&] {
     batch = loader.next();
@@ -330,7 +344,9 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
   });
   const double begin_seconds = now_seconds();
   const StepReport report =
-      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator).launch(step.batch).wait();
+      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator, start.run.shards.get())
+          .launch(step.batch)
+          .wait();
   const double seconds = now_seconds() - begin_seconds;
   if (!report.is_finite) {
     throw NumericError(
@@ -356,7 +372,8 @@ CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
                   dist::Communicator& communicator) {
   TrainResult result;
-  with_memory_advice(config, [&] { result = run_training(config, resume, device, communicator); });
+  with_memory_advice(
+      config, [&] { result = run_training(config, resume, device, communicator); }, communicator.num_ranks());
   return result;
 }
 
@@ -368,7 +385,8 @@ TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& r
 CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
                   dist::Communicator& communicator) {
   CheckReport result;
-  with_memory_advice(config, [&] { result = run_check(config, resume, device, communicator); });
+  with_memory_advice(
+      config, [&] { result = run_check(config, resume, device, communicator); }, communicator.num_ranks());
   return result;
 }
 

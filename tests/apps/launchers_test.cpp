@@ -62,7 +62,8 @@ TEST_F(Launchers, TorchrunStartsItAndRestartsItFromTheNewestCheckpoint) {
   if (!has("torchrun")) GTEST_SKIP() << "no torchrun in PATH (it comes with the torch wheel)";
   // The first attempt of rank 1 is killed once the run has a checkpoint.
   const std::string rank = (folder_ / "rank.sh").string();
-  std::ofstream(rank) << "if [ $RANK = 1 ] && [ $TORCHELASTIC_RESTART_COUNT = 0 ]; then\n"
+  std::ofstream(rank) << "echo \"agent store: $TORCHELASTIC_USE_AGENT_STORE\" >&2\n"
+                      << "if [ $RANK = 1 ] && [ $TORCHELASTIC_RESTART_COUNT = 0 ]; then\n"
                       << "  " << train_line("run") << " --resume auto & p=$!\n"
                       << "  until [ -e " << run("run")
                       << "/checkpoints/latest ]; do sleep 0.01; done; kill -9 $p; exit 9\n"
@@ -73,6 +74,7 @@ TEST_F(Launchers, TorchrunStartsItAndRestartsItFromTheNewestCheckpoint) {
       rank);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(contains(result.err, "2 ranks on 1 machine, started by torchrun: Gloo")) << result.err;
+  EXPECT_TRUE(contains(result.err, "agent store: True")) << "torchrun itself serves the store";
   expect_curve_of_one_process("run");
 }
 

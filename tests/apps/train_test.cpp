@@ -250,6 +250,25 @@ TEST_F(Train, ACorruptCheckpointAndOneOfAnotherVocabularyAreRefused) {
   EXPECT_EQ(read_file(run_ + "/metrics.jsonl"), metrics);
 }
 
+TEST_F(Train, ARunGoesOnOnlyWithTheGeneMapItBeganWith) {
+  const std::string map = (folder_ / "map.tsv").string();
+  std::ofstream(map) << "alias\tid\nOLD1\tNEW1\n";
+  ASSERT_EQ(run({"data.gene_map=" + map}).exit_code, 0);
+  std::ofstream(map) << "alias\tid\nOLD1\tNEW2\n";
+  expect_failure(run({"train.steps=6", "data.gene_map=" + map}, {"--resume", "latest"}), 3,
+                 {"data.gene_map", "is not the mapping the run was trained with"});
+  std::ofstream(map) << "alias\tid\nOLD1\tNEW1\n";
+  EXPECT_EQ(run({"train.steps=6", "data.gene_map=" + map}, {"--resume", "latest"}).exit_code, 0);
+}
+
+TEST_F(Train, ARunKeepsTheGroupsItDrawsFrom) {
+  ASSERT_EQ(run({"data.sampling_files=true", "data.sampling_temperature=2"}).exit_code, 0);
+  const std::string table = read_file(run_ + "/sampling.tsv");
+  EXPECT_EQ(table.rfind("group\tcells\tweight\tepoch_cells\ttimes_per_epoch\n", 0), 0U) << table;
+  expect_failure(run({"train.steps=6", "data.sampling_files=true", "data.sampling_temperature=3"}, {"--resume", "latest"}), 2,
+                 {"data.sampling_temperature"});
+}
+
 TEST_F(Train, AFullDiskEndsInOneErrorAndTheCheckpointBeforeStaysGood) {
   const fs::path disk = folder_ / "disk";
   fs::create_directory(disk);

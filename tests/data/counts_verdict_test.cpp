@@ -46,6 +46,9 @@ TEST(CountsVerdict, ValuesAreToldApart) {
   EXPECT_FALSE(survey({1.01F, 2}).is_counts);
   EXPECT_CONTAINS(survey({0.5F, 8}).description, "looks log-normalised");
   EXPECT_CONTAINS(survey({0.5F, 800}).description, "looks normalised or corrected, not logarithmic");
+  std::vector<float> mixed(500, 3);
+  mixed[7] = 0.5F;
+  EXPECT_CONTAINS(survey(mixed).description, "fractions among whole numbers (1 of 500 values), maximum 3");
   EXPECT_CONTAINS(survey({-1, 2}).description, "negative values");
   EXPECT_FALSE(survey({-1, 2}).is_counts);
   EXPECT_CONTAINS(survey({1, std::nanf("")}).description, "NaN or infinite");

@@ -111,6 +111,36 @@ TEST_F(TokenCacheTest, GivesTheSameBatchesAlsoWithAnotherSplit) {
   expect_same(open(other, tokenizer_), open(other_cached, tokenizer_));
 }
 
+// A corpus that is not read whole has the same order with and without a cache: cells without tokens keep
+// their place.
+TEST_F(TokenCacheTest, GivesTheSameBatchesWhereCellsAreKnownOnlyWhenRead) {
+  config_.min_gene_hit_rate = 0;
+  config_.min_genes = 10;
+  constexpr int64_t kMinCells = 400;  // a vocabulary that knows few of the genes
+  write_token_cache(open(config_, tokenizer_, kMinCells), cache_);
+  config_.scan_cells = 0;
+  const Corpus from_files = open(config_, tokenizer_, kMinCells),
+               from_cache = open(cached(), tokenizer_, kMinCells);
+  ASSERT_FALSE(from_files.is_whole());
+  EXPECT_GT(from_cache.reports()[0].unusable_cells, 50);
+  EXPECT_EQ(from_files.num_training_cells(), from_cache.num_training_cells());
+  const auto x = batches_of(from_files, 30), y = batches_of(from_cache, 30);
+  ASSERT_EQ(x.size(), y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    ASSERT_EQ(x[i].tokens, y[i].tokens);
+    ASSERT_EQ(x[i].masked_targets, y[i].masked_targets);
+    ASSERT_EQ(x[i].cell_ids, y[i].cell_ids);
+  }
+}
+
+TEST_F(TokenCacheTest, SamplingAndFilterAreTheSameWithACache) {
+  config_.filter = "donor != 'donor-0'";
+  write_token_cache(open(), cache_);
+  config_.sampling_column = "donor";
+  config_.sampling_temperature = 4;
+  expect_same(open(), open(cached(), tokenizer_));
+}
+
 TEST_F(TokenCacheTest, WithClsToo) {
   tokenizer_.add_cls = true;
   const Corpus corpus = open();

@@ -69,6 +69,21 @@ TEST(World, VariablesOfMpirunAreUnderstood) {
   EXPECT_CONTAINS(message, "mpirun -x");
 }
 
+TEST(World, VariablesOfHydraAreUnderstood) {
+  const World world = world_of(
+      {{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"MPI_LOCALRANKID", "1"}, {"MPI_LOCALNRANKS", "2"}});
+  EXPECT_EQ(world.rank, 1);
+  EXPECT_EQ(world.num_ranks, 2);
+  EXPECT_EQ(world.local_rank, 1);
+  EXPECT_EQ(world.num_local_ranks, 2);
+  EXPECT_EQ(world.master_address, "127.0.0.1");
+  EXPECT_FALSE(world_of({{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}).is_launched());
+  const std::string message = test::message_of<ConfigError>([] {
+    world_of({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"MPI_LOCALRANKID", "0"}, {"MPI_LOCALNRANKS", "1"}});
+  });
+  EXPECT_CONTAINS(message, "mpiexec -genv MASTER_ADDR");
+}
+
 TEST(World, VariablesOfSrunAreUnderstood) {
   const World world = world_of({{"SLURM_PROCID", "9"},
                                 {"SLURM_STEP_NUM_TASKS", "16"},

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/core/error.h"
 #include "lib/data/build_vocabulary.h"
 #include "tests/support/memory_matrix.h"
 
@@ -80,6 +81,24 @@ TEST_F(HeldoutLossTest, AnUntrainedModelIsNearUniformAndEveryEvaluationGivesTheS
   const HeldoutLoss first = evaluate();
   EXPECT_NEAR(first.loss, std::log(corpus.vocabulary().size()), 0.2);
   EXPECT_EQ(evaluate().loss, first.loss);  // dropout is off, masks are fixed
+}
+
+// The smaller file is held out, and has enough entries but none in genes of the vocabulary.
+TEST_F(HeldoutLossTest, HeldOutCellsOfWhichNoneIsUsableAreAnError) {
+  std::vector<std::string> names = {"GENE101", "OTHER1", "OTHER2"};
+  std::vector<data::CellSource> sources{
+      test::make_source("good", {"GENE101", "GENE102"}, std::vector<test::Row>(600, {{0, 1}, {1, 2}})),
+      test::make_source("bad", names, std::vector<test::Row>(300, {{1, 1}, {2, 2}}))};
+  data::DataConfig config = data_config();
+  config.heldout_whole_files = true;
+  config.heldout_fraction = 0.4;
+  config.scan_cells = 0;
+  config.min_gene_hit_rate = 0;
+  const data::Corpus mixed(sources, corpus.vocabulary(), config, {});
+  data::HeldoutLoader none(mixed, data::loader_options(config, {}, 1, 8));
+  HeldoutEvaluator evaluates_none{none, mixed.token_frequencies(), data::Vocabulary::kNumSpecial};
+  HeldoutLoss loss;
+  EXPECT_THROW(evaluates_none.evaluate(encoder, [] { return false; }, loss), DataError);
 }
 
 TEST_F(HeldoutLossTest, ARequestToStopLeavesTheResultAlone) {

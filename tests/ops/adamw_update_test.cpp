@@ -109,6 +109,42 @@ TEST_F(AdamWUpdateOp, ThreeStepsAreTheTwinsToTheLastPlaces) {
         << i;
 }
 
+// The boundary of weight decay lies inside the second range.
+TEST_F(AdamWUpdateOp, RangesAreUpdatedAsIfAllWereAndNothingElseIs) {
+  constexpr int64_t kRow = 1024, kRows = 8;
+  const std::vector<ElementRange> ranges = {{5 * kRow, 6 * kRow}, {2 * kRow, 4 * kRow}};
+  const AdamWUpdate update{.learning_rate = 0.01, .weight_decay = 0.1, .clip_norm = 50};
+  for (const auto implementation : {Implementation::kAuto, Implementation::kComposed}) {
+    const at::Tensor before = at::randn({kRows * kRow}).to(device());
+    const AdamWBuffers whole = buffers(before.clone(), 3 * kRow);
+    AdamWBuffers part = buffers(before.clone(), 3 * kRow);
+    part.mean = at::zeros({3 * kRow}, before.options());
+    part.squared_mean = at::zeros({3 * kRow}, before.options());
+    part.ranges = ranges;
+    for (int t = 0; t < 3; ++t) {
+      whole.gradients.copy_(at::randn({kRows * kRow}));
+      part.gradients.copy_(whole.gradients);
+      adamw_update(whole, squares_of(whole.gradients), {}, update, implementation);
+      adamw_update(part, squares_of(whole.gradients), {}, update, implementation);
+    }
+    at::Tensor expected = before.clone();
+    int64_t moments = 0;
+    for (const ElementRange& range : ranges) {
+      const auto in = [&](const at::Tensor& flat) { return flat.narrow(0, range.begin, range.size()); };
+      in(expected).copy_(in(whole.values));
+      EXPECT_TRUE(part.mean.narrow(0, moments, range.size()).equal(in(whole.mean)));
+      EXPECT_TRUE(part.squared_mean.narrow(0, moments, range.size()).equal(in(whole.squared_mean)));
+      EXPECT_TRUE(in(part.compute_copy).equal(in(whole.compute_copy)));
+      moments += range.size();
+    }
+    EXPECT_TRUE(part.values.equal(expected));
+    EXPECT_EQ(part.num_updates.item<int64_t>(), 3);
+  }
+  AdamWBuffers wrong = buffers(at::zeros({kRows * kRow}).to(device()), 0);
+  wrong.ranges = ranges;  // moments of everything
+  EXPECT_THROW(adamw_update(wrong, squares_of(wrong.gradients), {}, update), InternalError);
+}
+
 TEST_F(AdamWUpdateOp, NothingChangesWhenTheNormOrTheLossIsNotFinite) {
   const AdamWUpdate update{.learning_rate = 0.01, .weight_decay = 0.1, .clip_norm = 1};
   const AdamWBuffers b = buffers(at::randn({2048}).to(device()), 1024);

@@ -106,6 +106,29 @@ TEST(ParameterSet, SquaredNormsPerLayerMatchPlainSumsInDouble) {
   EXPECT_TRUE(squares.equal(set.squared_gradient_norm_per_layer()));
 }
 
+TEST(ParameterSet, SquaredNormsOfRangesAddUpToThoseOfAll) {
+  std::vector<Parameter> parameters = two_layers();
+  parameters.push_back({"head.weight", leaf({300, 1000}), "head", true});
+  const ParameterSet set(std::move(parameters));
+  for (const auto& p : set.all()) p.value.mutable_grad().copy_(at::randn(p.value.sizes()));
+  const int64_t rows = set.gradients().numel() / kParameterAlignment;
+  const auto of_rows = [](int64_t begin, int64_t end) {
+    return ElementRange{begin * kParameterAlignment, end * kParameterAlignment};
+  };
+  const std::vector<ElementRange> some = {of_rows(5, 40), of_rows(0, 2)}, others = {of_rows(2, 5), of_rows(40, rows)};
+  const at::Tensor first = set.squared_gradient_norm_per_layer(some), second = set.squared_gradient_norm_per_layer(others);
+  EXPECT_GT(first.sum().item<double>(), 0);
+  EXPECT_GT(second.sum().item<double>(), 0);
+  EXPECT_TRUE(first.add(second).allclose(set.squared_gradient_norm_per_layer(Implementation::kComposed), 1e-12, 0));
+  const std::vector<ElementRange> odd = {{0, 1000}};
+  EXPECT_THROW((void)set.squared_gradient_norm_per_layer(odd), InternalError);
+  for (size_t i = 0; i < set.all().size(); ++i) {
+    const ElementRange range = set.range_of(i);
+    EXPECT_EQ(set.slice(set.values(), i).storage_offset(), range.begin);
+    EXPECT_EQ(range.size(), set.all()[i].value.numel());
+  }
+}
+
 TEST(ParameterSet, MovingToAGpuKeepsValuesViewsAndInPlaceAccumulation) {
   if (!at::hasCUDA()) GTEST_SKIP() << "skipped: no CUDA device";
   ParameterSet set(two_layers());

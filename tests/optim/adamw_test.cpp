@@ -1,11 +1,13 @@
 #include "lib/optim/adamw.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -90,6 +92,35 @@ TEST(AdamW, ALossThatIsNotFiniteChangesNothing) {
   EXPECT_EQ(outcome[2].item<double>(), 0.0);
   EXPECT_EQ(optimizer.num_updates(), 0);
   EXPECT_EQ(value[0].item<float>(), 1.0F);
+}
+
+TEST(AdamW, TwoThatOwnAPartEachDoWhatOneDoes) {
+  constexpr int64_t kRow = ops::kParameterAlignment;
+  const auto make = [] {
+    const at::Tensor value = at::arange(4 * kRow, at::kFloat).mul_(1e-3).detach().requires_grad_();
+    return ops::ParameterSet({{"value", value, "a", true}});
+  };
+  const at::Tensor gradients = at::arange(4 * kRow, at::kFloat).sub_(2000).mul_(1e-4);
+  ops::ParameterSet of_one = make(), of_two = make();
+  for (const ops::ParameterSet* set : {&of_one, &of_two}) set->gradients().copy_(gradients);
+  AdamW one(of_one, {});
+  AdamW first(of_two, {}, {{3 * kRow, 4 * kRow}, {0, kRow}}), second(of_two, {}, {{kRow, 3 * kRow}});
+  EXPECT_TRUE(one.is_whole());
+  EXPECT_FALSE(first.is_whole());
+  EXPECT_EQ(first.mean().numel(), 2 * kRow);
+  for (int t = 0; t < 2; ++t) {
+    const at::Tensor squares = of_one.squared_gradient_norm_per_layer();
+    for (AdamW* optimizer : {&one, &first, &second}) optimizer->step(0.01, squares, {});
+  }
+  EXPECT_TRUE(of_one.values().equal(of_two.values()));
+  // What one saved, two restore in pieces; what is not theirs is passed over.
+  AdamW other(of_two, {}, {{3 * kRow, 4 * kRow}, {0, kRow}});
+  for (int64_t begin = 0; begin < 4 * kRow; begin += 500) {
+    const int64_t count = std::min<int64_t>(500, 4 * kRow - begin);
+    other.set_moments(begin, one.mean().narrow(0, begin, count), one.squared_mean().narrow(0, begin, count));
+  }
+  EXPECT_TRUE(other.mean().equal(first.mean()));
+  EXPECT_TRUE(other.squared_mean().equal(first.squared_mean()));
 }
 
 }  // namespace

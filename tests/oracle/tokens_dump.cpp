@@ -65,6 +65,7 @@ void dump(const std::filesystem::path& folder, const TokenizerConfig& tokenizer,
   DataConfig config;
   config.files = files;
   config.min_genes = 1;
+  config.scan_cells = int64_t{1} << 40;  // everything exactly
   config.heldout_fraction = 0;
   std::vector<CellSource> sources = open_sources(config);
   Vocabulary vocabulary = build_vocabulary(sources, 1);

@@ -13,10 +13,17 @@ if [ -z "$folder" ]; then
   folder="$(mktemp -d)"
   trap 'rm -rf "$folder"' EXIT
 fi
+# annbatch needs Python 3.12: the newest there is, on the path or of pyenv.
+newest_python() {
+  local candidate
+  for candidate in python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[23].*/bin/python3 python3; do
+    if "$candidate" -c 'import sys, venv' 2> /dev/null; then echo "$candidate"; return; fi
+  done
+}
 environment="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train/speed-python"
 if ! cmp -s "$here/peers_requirements.txt" "$environment/complete"; then
   rm -rf "$environment"
-  python3 -m venv "$environment"
+  "$(newest_python)" -m venv "$environment"
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/peers_requirements.txt" >&2
   cp "$here/peers_requirements.txt" "$environment/complete"
 fi

@@ -2,10 +2,11 @@
 // it prints numbers for a human.
 //   loader_speed FILE.h5ad...                                   read, open, one epoch
 //   loader_speed --read FILE.h5ad                               only read X once, in blocks of 128 cells
-//   loader_speed --epoch VOCABULARY.tsv WINDOW FILE.h5ad...     scan and one epoch with windows of that many
+//   loader_speed --epoch VOCABULARY.tsv WINDOW FILE.h5ad...     open, first batch, one epoch; windows of that many
 //   cells loader_speed --synthesize CELLS GENES MEDIAN FILE.h5ad      make a file to try it on
 #include <algorithm>
 #include <iostream>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -86,6 +87,7 @@ void measure(const std::vector<std::string>& files) {
     return count();
   });
   std::optional<Corpus> corpus;
+  config.scan_cells = std::numeric_limits<int64_t>::max();
   timed(fmt::format("scan the corpus, {} threads", config.num_workers), [&] {
     const int64_t cells = count();
     corpus.emplace(std::move(sources), std::move(*vocabulary), config, TokenizerConfig{});
@@ -107,7 +109,7 @@ void one_epoch(const std::string& vocabulary, int64_t window_cells, const std::s
   config.shuffle_window_cells = window_cells;
   config.cache = cache;
   std::optional<Corpus> corpus;
-  timed(fmt::format("open {} file(s){}, {} threads", files.size(), cache.empty() ? " and scan" : " and cache",
+  timed(fmt::format("open {} file(s){}, {} threads", files.size(), cache.empty() ? ", look at some cells" : " and cache",
                     config.num_workers),
         [&] {
           Vocabulary known = Vocabulary::load(vocabulary);

@@ -20,13 +20,18 @@ class MemoryMatrix : public data::CountMatrix {
  public:
   MemoryMatrix(int64_t num_genes, std::vector<Row> rows) : num_genes_(num_genes), rows_(std::move(rows)) {}
   [[nodiscard]] const std::string& name() const override { return name_; }
-  [[nodiscard]] data::MatrixLayout layout() const override { return data::MatrixLayout::kCsr; }
+  [[nodiscard]] data::MatrixLayout layout() const override {
+    return is_dense ? data::MatrixLayout::kDense : data::MatrixLayout::kCsr;
+  }
   [[nodiscard]] int64_t num_cells() const override { return std::ssize(rows_); }
   [[nodiscard]] int64_t num_genes() const override { return num_genes_; }
   [[nodiscard]] int64_t stored_values() const override {
     int64_t sum = 0;
     for (const Row& row : rows_) sum += std::ssize(row);
     return sum;
+  }
+  [[nodiscard]] int64_t stored_entries(int64_t cell) const override {
+    return is_dense ? -1 : std::ssize(rows_.at(static_cast<std::size_t>(cell)));
   }
   [[nodiscard]] bool has_integer_type() const override { return false; }
   [[nodiscard]] std::string type_name() const override { return "float32"; }
@@ -44,6 +49,7 @@ class MemoryMatrix : public data::CountMatrix {
   }
 
   std::function<void(int64_t first_cell)> before_read;  // may throw or wait
+  bool is_dense = false;                                // does not know the entries of a cell before it is read
 
  private:
   std::string name_ = "X";

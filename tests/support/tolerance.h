@@ -72,6 +72,9 @@ inline constexpr double kGpuAgainstCpuRelative = 1e-5;
 /// each), which AdamW's first steps, near the sign of a gradient, enlarge. Losses and norms, relative; a lost
 /// rank is 1e-2 and more.
 inline constexpr double kRanksRelative = 1e-4;
+/// The same on the same ranks with and without a sharded optimizer: sums of two ranks are the same bits, but the
+/// clipping factor, from a norm summed in another order, and sums of more ranks are not.
+inline constexpr double kShardedRelative = 2e-5;
 /// The same over 120 steps of a tiny model: roundings add up.
 inline constexpr double kLongRanksRelative = 1e-3;
 /// The same with gradients rounded to bf16 (2^-9 each, independent) before they are summed.

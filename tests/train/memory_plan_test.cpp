@@ -126,11 +126,43 @@ TEST(MemoryPlan, TheLargestPassIsTheBudgetOrOneLongerCellButNoMoreThanTheStep) {
 TEST(MemoryPlan, InWordsItSaysTheSumAndItsLargestParts) {
   MemoryPlan plan;
   plan.bytes = {1'000'000'000,  500'000'000, 1'000'000'000, 2'000'000'000,
-                20'000'000'000, 300'000'000, 200'000'000,   0};
+                20'000'000'000, 300'000'000, 0,             200'000'000};
   EXPECT_EQ(plan_words(plan, 65536),
             "needs 25.0 GB at 65,536 tokens a forward pass: 4.5 weights, gradients and AdamW, 20.0 "
             "activations, 0.5 the "
             "rest");
+  plan.nccl_bytes = 500'000'000;
+  EXPECT_CONTAINS(plan_words(plan, 65536), "0.5 the rest; and 0.5 GB for NCCL");
+}
+
+TEST(MemoryPlan, AShardedOptimizerKeepsTheMomentsOfItsPart) {
+  MemoryProblem problem = paper();
+  problem.num_ranks = 8;
+  problem.moment_elements = 20'000'000;
+  EXPECT_EQ(plan_memory(problem).part(kMoments), 2 * 4 * 20'000'000);
+  EXPECT_EQ(plan_memory(paper()).total_bytes() - plan_memory(problem).total_bytes(),
+            8 * (paper().buffer_elements - 20'000'000));
+}
+
+// The model's gradients are all on their way at the end, its activations gone; what counts is the sum at its peak.
+TEST(MemoryPlan, GradientsSentInBf16AreCountedWhereTheyMeetActivations) {
+  MemoryProblem problem = paper();
+  problem.num_ranks = 2;
+  const MemoryPlan fp32 = plan_memory(problem);
+  EXPECT_EQ(fp32.part(kSums), 0);
+  EXPECT_EQ(fp32.total_bytes(), plan_memory(paper()).total_bytes()) << "fp32 is summed in place";
+  EXPECT_GT(fp32.nccl_bytes, 0);
+  EXPECT_EQ(plan_memory(paper()).nccl_bytes, 0);
+  problem.gradient_type = dist::GradientType::kBf16;
+  const MemoryPlan many = plan_memory(problem);
+  EXPECT_GE(many.total_bytes(), fp32.total_bytes() + 2 * 43804 * 768) << "the head's leave before the blocks'";
+  EXPECT_LT(many.total_bytes(), fp32.total_bytes() + 2 * paper().buffer_elements);
+  problem.tokens = 100;  // hardly any activations: the peak is where all gradients have left
+  problem.masked_tokens = 15;
+  problem.cells = 1;
+  const MemoryPlan few = plan_memory(problem);
+  EXPECT_EQ(few.part(kSums), 2 * paper().buffer_elements);
+  EXPECT_EQ(few.moment, "last gradients on their way");
 }
 
 TEST(MemoryPlan, AShortageNamesTheSettingsAndTheirValues) {
@@ -145,6 +177,10 @@ TEST(MemoryPlan, AShortageNamesTheSettingsAndTheirValues) {
                            .free_bytes = 10'000'000'000,
                            .total_bytes = 16'000'000'000};
   const std::string text = shortage(plan, small, config);
+  EXPECT_EQ(text.find("dist.shard_optimizer"), std::string::npos) << text;
+  EXPECT_CONTAINS(shortage(plan, small, config, 2), "set dist.shard_optimizer to true");
+  config.dist.shard_optimizer = true;
+  EXPECT_EQ(shortage(plan, small, config, 2).find("dist.shard_optimizer"), std::string::npos);
   for (const char* part : {"10.0 GB of 16.0 GB are free", "data.tokens_per_micro_batch (65536)",
                            "train.recompute (none)", "tokenizer.max_tokens (2048:"})
     EXPECT_CONTAINS(text, part);

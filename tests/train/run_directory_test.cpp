@@ -1,11 +1,14 @@
 #include "lib/train/run_directory.h"
 
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
 #include "lib/core/files.h"
+#include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"
 
 namespace scrna::train {
@@ -74,6 +77,22 @@ TEST(RunDirectory, IsFoundFromItselfItsCheckpointsAndOneCheckpoint) {
   EXPECT_THROW((void)RunDirectory::containing(folder / "nothing"), ConfigError);
   std::filesystem::create_directories(folder / "x/y/z/deep");
   EXPECT_THROW((void)RunDirectory::containing(folder / "x/y/z/deep"), ConfigError);
+}
+
+TEST(RunDirectory, AFolderThatARankDoesNotSeeIsAConfigError) {
+  const test::TempDir folder;
+  const auto path = folder / "run";
+  EXPECT_CONTAINS(message_of([&] { RunDirectory::require_shared(path, "a: 1\n", 0); }),
+                  "does not see the folder that rank 0 made (no config.yaml)");
+  std::filesystem::create_directory(path);
+  write_file_atomically(path / "config.yaml", "a: 2\n");
+  EXPECT_CONTAINS(message_of([&] { RunDirectory::require_shared(path, "a: 1\n", 0); }),
+                  "another config.yaml");
+  std::jthread late([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    write_file_atomically(path / "config.yaml", "a: 1\n");
+  });
+  RunDirectory::require_shared(path, "a: 1\n", 60);
 }
 
 }  // namespace
