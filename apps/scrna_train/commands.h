@@ -27,6 +27,7 @@ void add_synthesize(Program& program);
 void add_cache(Program& program);
 void add_embed(Program& program);
 void add_export(Program& program);
+void add_evaluate(Program& program);
 /// The group `bench` and everything below it.
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
     add_inspect(program);
     add_synthesize(program);
     add_cache(program);
+    add_evaluate(program);
     add_train(program);
     add_launch(program);
     add_replay(program);

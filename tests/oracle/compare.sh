@@ -6,6 +6,7 @@
 #   compare.sh tensorboard SCRNA_TRAIN                           a run's event files, with the tensorboard package
 #   compare.sh embed SCRNA_TRAIN                                 embedded files, with h5py, anndata and scanpy
 #   compare.sh torch SCRNA_TRAIN                                 exported models, with PyTorch
+#   compare.sh eval EVAL_DUMP                                    metrics, with scikit-learn, scib-metrics, igraph, umap-learn
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 what="$1" binary="$2" set="${3:-}"
@@ -18,6 +19,12 @@ case "$what" in
     export LD_LIBRARY_PATH="$cache/libtorch-2.11.0/torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     if ! "$python" -c 'import scanpy, torch' 2>/dev/null; then
       echo "SKIPPED: no Python with PyTorch and scanpy; make it with scripts/oracle_env.sh torch"
+      exit 77
+    fi ;;
+  eval)
+    python="$cache/oracle-eval-python/bin/python"
+    if ! "$python" -c 'import igraph, scib_metrics, sklearn, umap' 2>/dev/null; then
+      echo "SKIPPED: no Python with the packages of tests/oracle/requirements_eval.txt; make it with scripts/oracle_env.sh eval"
       exit 77
     fi ;;
   *)
@@ -45,6 +52,7 @@ case "$what-$set" in
   tensorboard-) "$python" "$here/compare_tensorboard.py" "$binary" ;;
   embed-) "$python" "$here/compare_embed.py" "$binary" ;;
   torch-) OMP_NUM_THREADS=1 "$python" "$here/compare_torch.py" "$binary" ;;
+  eval-) "$python" "$here/compare_eval.py" --eval-dump "$binary" ;;
   safetensors-) "$python" "$here/compare_safetensors.py" --copy "$binary" ;;
   *) echo "compare.sh: unknown comparison '$what $set'" >&2; exit 2 ;;
 esac
