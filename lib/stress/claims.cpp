@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
@@ -195,7 +196,11 @@ Verdict scores_explode(const std::vector<ArmData>& arms) {
     const report::Curve* curve = arm.run.find("max_score_per_layer/layer_00");
     if (curve == nullptr || curve->values.size() < 2) continue;
     const auto third = std::max<std::ptrdiff_t>(1, std::ssize(curve->values) / 3);
-    const double before = quantile({curve->values.begin(), curve->values.begin() + third}, 0.5);
+    std::vector<double> first;
+    std::copy_if(curve->values.begin(), curve->values.begin() + third, std::back_inserter(first),
+                 [](double value) { return std::isfinite(value) && value > 0; });
+    if (first.empty()) continue;
+    const double before = quantile(std::move(first), 0.5);
     double after = 0;
     for (auto at = curve->values.end() - third; at != curve->values.end(); ++at)
       after = std::isfinite(*at) ? std::max(after, *at) : std::numeric_limits<double>::infinity();
