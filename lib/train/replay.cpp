@@ -26,8 +26,7 @@ bool same_bits(double a, double b) {
 }
 
 void compare(const std::string& name, double then, double now, std::vector<std::string>& differences) {
-  if (!same_bits(then, now))
-    differences.push_back(fmt::format("{}: {:.17g} then, {:.17g} now", name, then, now));
+  if (!same_bits(then, now)) differences.push_back(fmt::format("{}: {:.17g} then, {:.17g} now", name, then, now));
 }
 
 void compare(const std::string& name, const std::vector<std::string>& names, const std::vector<double>& then,
@@ -36,12 +35,10 @@ void compare(const std::string& name, const std::vector<std::string>& names, con
     differences.push_back(fmt::format("{}: {} numbers then, {} now", name, then.size(), now.size()));
     return;
   }
-  for (std::size_t i = 0; i < then.size(); ++i)
-    compare(fmt::format("{}.{}", name, names.at(i)), then[i], now[i], differences);
+  for (std::size_t i = 0; i < then.size(); ++i) compare(fmt::format("{}.{}", name, names.at(i)), then[i], now[i], differences);
 }
 
-// The newest checkpoint that the step can be reached from: before it, and not before the data were last moved
-// on.
+// The newest checkpoint that the step can be reached from: before it, and not before the data were last moved on.
 std::optional<ResumePoint> starting_point(const fs::path& run, const StepDump& dump) {
   for (const int64_t step : checkpoint::steps_in(run / "checkpoints") | std::views::reverse) {
     if (step >= dump.step || step < dump.offset_since_step) continue;
@@ -49,8 +46,7 @@ std::optional<ResumePoint> starting_point(const fs::path& run, const StepDump& d
   }
   if (dump.offset_since_step > 0) {
     throw CheckpointError(
-        "{}: step {} came after a rollback to step {}, and no checkpoint between them is left; keep more of "
-        "them "
+        "{}: step {} came after a rollback to step {}, and no checkpoint between them is left; keep more of them "
         "(checkpoint.keep_last)",
         run.string(), dump.step, dump.offset_since_step);
   }
@@ -68,10 +64,8 @@ TrainConfig config_for(const fs::path& run, const StepDump& dump, const std::vec
 }
 
 std::string reason_not_exact(const TrainConfig& config, const StepDump& dump, const PreparedRun& run) {
-  if (dump.num_ranks > 1)
-    return fmt::format("the run had {} processes, this is one: sums round differently", dump.num_ranks);
-  if (dump.compute_type != c10::toString(run.compute_type) ||
-      dump.device.substr(0, 3) != run.device.str().substr(0, 3)) {
+  if (dump.num_ranks > 1) return fmt::format("the run had {} processes, this is one: sums round differently", dump.num_ranks);
+  if (dump.compute_type != c10::toString(run.compute_type) || dump.device.substr(0, 3) != run.device.str().substr(0, 3)) {
     return fmt::format("the run computed in {} on {}, this in {} on {}", dump.compute_type, dump.device,
                        c10::toString(run.compute_type), run.device.str());
   }
@@ -90,8 +84,7 @@ std::vector<DumpedCell> by_id(std::vector<DumpedCell> cells) {
 }  // namespace
 
 ReplayReport replay(const fs::path& dump_file, const std::vector<std::string>& overrides) {
-  ReplayReport result{
-      .dump = read_dump(dump_file), .step = {}, .checkpoint = {}, .why_not_exact = {}, .differences = {}};
+  ReplayReport result{.dump = read_dump(dump_file), .step = {}, .checkpoint = {}, .why_not_exact = {}, .differences = {}};
   const StepDump& dump = result.dump;
   const fs::path run_folder = RunDirectory::containing(dump_file.parent_path());
   const TrainConfig config = config_for(run_folder, dump, overrides);
@@ -106,15 +99,13 @@ ReplayReport replay(const fs::path& dump_file, const std::vector<std::string>& o
 
   log::info("[replay] step {} from {}: {} steps", dump.step,
             point ? result.checkpoint.string() : "the beginning of the run", dump.step - state.step);
-  data::TrainLoader loader(*start.run.corpus,
-                           loader_options(config, state.step + state.data_offset, dist::Communicator()));
+  data::TrainLoader loader(*start.run.corpus, loader_options(config, state.step + state.data_offset, dist::Communicator()));
   TrainStep train_step(*start.run.encoder, *start.run.optimizer, config);
   DivergenceWatch watch(config.monitor, state.watch);
   ProgressBar bar("replay", dump.step, "steps", state.step);
   std::vector<DumpedCell> cells;
   for (int64_t step = state.step; step < dump.step; ++step) {
-    if (const int signal = stop_signal(); signal != 0)
-      throw Interrupted("stopped by signal {} before step {}", signal, dump.step);
+    if (const int signal = stop_signal(); signal != 0) throw Interrupted("stopped by signal {} before step {}", signal, dump.step);
     const DeviceBatch batch = to_device(loader.next(), start.run.device);
     const bool is_last = step + 1 == dump.step;
     const double limit = watch.grad_norm_limit(step);
@@ -123,28 +114,21 @@ ReplayReport replay(const fs::path& dump_file, const std::vector<std::string>& o
     if (is_last) {
       compare("grad_norm_limit", dump.grad_norm_limit, limit, result.differences);
       cells = cells_of(batch.micro_batches, 0);
-    } else if (watch.observe(result.step) != Divergence::kNone &&
-               config.train.on_divergence != OnDivergence::kSkip) {
-      result.differences.push_back(
-          fmt::format("step {} diverged already, which it did not in the run", step + 1));
+    } else if (watch.observe(result.step) != Divergence::kNone && config.train.on_divergence != OnDivergence::kSkip) {
+      result.differences.push_back(fmt::format("step {} diverged already, which it did not in the run", step + 1));
       return result;
     }
   }
   bar.finish();
   const bool are_same = dump.num_ranks == 1 ? cells == dump.cells : by_id(cells) == by_id(dump.cells);
-  if (!are_same)
-    result.differences.push_back(fmt::format("the cells: {} then, {} now, of other ids, lengths or order",
-                                             dump.cells.size(), cells.size()));
+  if (!are_same) result.differences.push_back(fmt::format("the cells: {} then, {} now, of other ids, lengths or order", dump.cells.size(), cells.size()));
   compare("loss", dump.loss, result.step.loss, result.differences);
   compare("grad_norm", dump.grad_norm, result.step.grad_norm, result.differences);
   compare("learning_rate", dump.learning_rate, result.step.learning_rate, result.differences);
-  compare("grad_norm_per_layer", dump.layer_names, dump.grad_norm_per_layer, result.step.grad_norm_per_layer,
-          result.differences);
+  compare("grad_norm_per_layer", dump.layer_names, dump.grad_norm_per_layer, result.step.grad_norm_per_layer, result.differences);
   std::vector<std::string> blocks;
-  for (std::size_t i = 0; i < dump.max_score_per_layer.size(); ++i)
-    blocks.push_back(model::layer_name(static_cast<int64_t>(i)));
-  compare("max_score_per_layer", blocks, dump.max_score_per_layer, result.step.max_score_per_layer,
-          result.differences);
+  for (std::size_t i = 0; i < dump.max_score_per_layer.size(); ++i) blocks.push_back(model::layer_name(static_cast<int64_t>(i)));
+  compare("max_score_per_layer", blocks, dump.max_score_per_layer, result.step.max_score_per_layer, result.differences);
   return result;
 }
 
