@@ -29,7 +29,9 @@ Svg draw(const StackedBars& bars) {
       const double share = values[part] / total, width = share * (bars.width - kLabel);
       svg.rectangle(at, y + 2, width, kRow - 7, fmt::format("fill s{}", part % kNumColours), {},
                     fmt::format("{}: {} {:.1f} %", label, bars.parts[part], 100 * share));
-      if (share > 0.08) svg.text(at + width / 2, y + 15, fmt::format("{:.0f} %", 100 * share), "small inside", Svg::Anchor::kMiddle);
+      if (share > 0.08)
+        svg.text(at + width / 2, y + 15, fmt::format("{:.0f} %", 100 * share), "small inside",
+                 Svg::Anchor::kMiddle);
       at += width;
     }
   }
@@ -37,8 +39,15 @@ Svg draw(const StackedBars& bars) {
 }
 
 Svg draw(const Histogram& histogram) {
-  LineChart chart{.title = histogram.title, .x_label = histogram.x_label, .x_kind = ScaleKind::kLog, .y_low = 0, .y_high = {},
-                  .series = {}, .references = {}, .width = histogram.width, .height = histogram.height};
+  LineChart chart{.title = histogram.title,
+                  .x_label = histogram.x_label,
+                  .x_kind = ScaleKind::kLog,
+                  .y_low = 0,
+                  .y_high = {},
+                  .series = {},
+                  .references = {},
+                  .width = histogram.width,
+                  .height = histogram.height};
   for (const Histogram::Counts& set : histogram.sets) {
     const double total = std::accumulate(set.counts.begin(), set.counts.end(), 0.0);
     Series series{.label = set.label, .colour = set.colour, .x = {}, .y = {}, .style = {}, .tooltip = {}};

@@ -10,10 +10,10 @@ namespace scrna::report {
 
 struct StackedBars {
   std::string title;
-  std::vector<std::string> parts;           // in the order of drawing, named above the bars
+  std::vector<std::string> parts;  // in the order of drawing, named above the bars
   struct Row {
     std::string label;
-    std::vector<double> values;             // [parts], 0 or more; drawn as shares of their sum
+    std::vector<double> values;  // [parts], 0 or more; drawn as shares of their sum
   };
   std::vector<Row> rows;
   double width = 520;
@@ -22,13 +22,13 @@ Svg draw(const StackedBars& bars);
 
 struct Histogram {
   std::string title, x_label;
-  std::vector<double> edges;                // [bins + 1] ascending, above 0: a logarithmic axis
+  std::vector<double> edges;  // [bins + 1] ascending, above 0: a logarithmic axis
   struct Counts {
     std::string label;
     int colour = 0;
-    std::vector<double> counts;             // [bins]
+    std::vector<double> counts;  // [bins]
   };
-  std::vector<Counts> sets;                 // drawn as outlines of shares, so that sets of different sizes compare
+  std::vector<Counts> sets;  // drawn as outlines of shares, so that sets of different sizes compare
   double width = 520, height = 220;
 };
 Svg draw(const Histogram& histogram);

@@ -15,7 +15,8 @@ namespace {
 constexpr int kTrendPoints = 240;
 
 bool has_value(const Curve* curve) {
-  return curve != nullptr && std::ranges::any_of(curve->values, [](double value) { return std::isfinite(value); });
+  return curve != nullptr &&
+         std::ranges::any_of(curve->values, [](double value) { return std::isfinite(value); });
 }
 
 Series series_of(const RunData& run, const RunStyle& style, const Curve& curve) {
@@ -34,14 +35,21 @@ Series series_of(const RunData& run, const RunStyle& style, const Curve& curve) 
 std::vector<RunStyle> plain_styles(const std::vector<RunData>& runs) {
   std::vector<RunStyle> styles;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    styles.push_back({.label = runs.size() == 1 ? "" : runs[i].name, .colour = static_cast<int>(i), .style = i >= kNumColours ? "dashed" : ""});
+    styles.push_back({.label = runs.size() == 1 ? "" : runs[i].name,
+                      .colour = static_cast<int>(i),
+                      .style = i >= kNumColours ? "dashed" : ""});
   }
   return styles;
 }
 
-std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles, const CurveChoice& choice,
-                                   std::vector<ReferenceLine> references) {
-  LineChart chart{.title = choice.title, .y_kind = choice.kind, .y_low = {}, .y_high = {}, .series = {}, .references = std::move(references)};
+std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles,
+                                   const CurveChoice& choice, std::vector<ReferenceLine> references) {
+  LineChart chart{.title = choice.title,
+                  .y_kind = choice.kind,
+                  .y_low = {},
+                  .y_high = {},
+                  .series = {},
+                  .references = std::move(references)};
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const Curve* curve = runs[i].find(choice.key);
     if (!has_value(curve)) continue;
@@ -65,24 +73,27 @@ std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::
 
 std::optional<Figure> heldout_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles) {
   std::vector<ReferenceLine> references;
-  for (const auto& [key, label] : {std::pair{"heldout_uniform_loss", "guessing blindly"}, std::pair{"heldout_gene_frequency_loss", "gene frequencies"}}) {
+  for (const auto& [key, label] : {std::pair{"heldout_uniform_loss", "guessing blindly"},
+                                   std::pair{"heldout_gene_frequency_loss", "gene frequencies"}}) {
     std::set<double> values;
     for (const RunData& run : runs) {
-      if (const Curve* curve = run.find(key); has_value(curve)) values.insert(std::round(curve->values.back() * 1e4) / 1e4);
+      if (const Curve* curve = run.find(key); has_value(curve))
+        values.insert(std::round(curve->values.back() * 1e4) / 1e4);
     }
     if (values.size() == 1) references.push_back({*values.begin(), label});  // runs on other data have others
   }
   return curve_figure(runs, styles,
                       {.name = "heldout-loss",
                        .title = "Held-out loss, nats per masked gene",
-                       .caption = "On cells that were never trained on; dashed: what it costs to predict every gene alike, and each by its frequency.",
+                       .caption = "On cells that were never trained on; dashed: what it costs to predict "
+                                  "every gene alike, and each by its frequency.",
                        .key = "heldout_loss",
                        .trend = false},
                       std::move(references));
 }
 
-std::optional<Figure> layer_figure(const RunData& run, const std::string& key, const std::string& title, const std::string& name,
-                                   const std::string& caption) {
+std::optional<Figure> layer_figure(const RunData& run, const std::string& key, const std::string& title,
+                                   const std::string& name, const std::string& caption) {
   HeatMap map{.title = title, .rows = run.layers_of(key), .x = {}, .values = {}};
   if (map.rows.empty()) return std::nullopt;
   for (const std::string& layer : map.rows) {
@@ -95,7 +106,11 @@ std::optional<Figure> layer_figure(const RunData& run, const std::string& key, c
 }
 
 std::optional<Figure> jacobian_figure(const RunData& run, const std::string& name) {
-  LineChart chart{.title = "Derivative of attention in its scores", .y_kind = ScaleKind::kLog, .y_low = {}, .y_high = {}, .series = {},
+  LineChart chart{.title = "Derivative of attention in its scores",
+                  .y_kind = ScaleKind::kLog,
+                  .y_low = {},
+                  .y_high = {},
+                  .series = {},
                   .references = {{0.25, "¼: bound of the sigmoid's entries"}}};
   const auto over_layers = [&](const std::string& key, bool is_maximum) {
     Curve all;
@@ -103,19 +118,26 @@ std::optional<Figure> jacobian_figure(const RunData& run, const std::string& nam
       const Curve& curve = run.curves.at(key + "/" + layer);
       if (all.steps.empty()) all = {curve.steps, std::vector<double>(curve.steps.size(), 0)};
       for (std::size_t i = 0; i < std::min(all.values.size(), curve.values.size()); ++i) {
-        all.values[i] = is_maximum ? std::max(all.values[i], curve.values[i]) : all.values[i] + curve.values[i];
+        all.values[i] =
+            is_maximum ? std::max(all.values[i], curve.values[i]) : all.values[i] + curve.values[i];
       }
     }
     const auto layers = static_cast<double>(std::max<std::size_t>(1, run.layers_of(key).size()));
-    if (!is_maximum) for (double& value : all.values) value /= layers;
+    if (!is_maximum)
+      for (double& value : all.values) value /= layers;
     return all;
   };
   for (const auto& [kind, colour] : {std::pair{"sigmoid", 0}, std::pair{"softmax", 1}}) {
     for (const bool is_maximum : {false, true}) {
-      const Curve curve = over_layers(fmt::format("{}_jacobian_{}_per_layer", kind, is_maximum ? "max" : "norm"), is_maximum);
+      const Curve curve =
+          over_layers(fmt::format("{}_jacobian_{}_per_layer", kind, is_maximum ? "max" : "norm"), is_maximum);
       if (!has_value(&curve)) return std::nullopt;
-      chart.series.push_back({.label = fmt::format("{} {}", kind, is_maximum ? "largest" : "norm"), .colour = colour, .x = curve.steps, .y = curve.values,
-                              .style = is_maximum ? "dashed" : "", .tooltip = {}});
+      chart.series.push_back({.label = fmt::format("{} {}", kind, is_maximum ? "largest" : "norm"),
+                              .colour = colour,
+                              .x = curve.steps,
+                              .y = curve.values,
+                              .style = is_maximum ? "dashed" : "",
+                              .tooltip = {}});
     }
   }
   // Saturated rows have derivatives of nothing at all; four decades show what matters.
@@ -124,16 +146,20 @@ std::optional<Figure> jacobian_figure(const RunData& run, const std::string& nam
   for (const Series& series : chart.series) values.push_back(series.y);
   if (range_of(values, ScaleKind::kLog).first < kLowest) chart.y_low = kLowest;
   return Figure{name,
-                fmt::format("{}: at the scores of this run's sampled queries, the Jacobian of a row's weights were they sigmoid(s − log n) or "
-                            "softmax(s): mean Frobenius norm over rows, heads and layers, and the largest entry of all. The sigmoid's is diagonal; "
+                fmt::format("{}: at the scores of this run's sampled queries, the Jacobian of a row's "
+                            "weights were they sigmoid(s − log n) or "
+                            "softmax(s): mean Frobenius norm over rows, heads and layers, and the largest "
+                            "entry of all. The sigmoid's is diagonal; "
                             "softmax's is dense.",
                             run.name),
                 draw(chart)};
 }
 
 std::optional<Figure> phases_figure(const std::vector<RunData>& runs) {
-  constexpr std::pair<const char*, const char*> kPhases[] = {{"seconds_forward", "forward"}, {"seconds_backward", "backward"},
-                                                             {"seconds_reduce", "reduce"}, {"seconds_optimizer", "optimizer"},
+  constexpr std::pair<const char*, const char*> kPhases[] = {{"seconds_forward", "forward"},
+                                                             {"seconds_backward", "backward"},
+                                                             {"seconds_reduce", "reduce"},
+                                                             {"seconds_optimizer", "optimizer"},
                                                              {"seconds_idle", "waiting"}};
   StackedBars bars{.title = "Where the time of a step goes", .parts = {}, .rows = {}};
   for (const auto& [key, name] : kPhases) bars.parts.emplace_back(name);
@@ -149,22 +175,27 @@ std::optional<Figure> phases_figure(const std::vector<RunData>& runs) {
     if (run.find("seconds_forward") != nullptr) bars.rows.push_back(std::move(row));
   }
   if (bars.rows.empty()) return std::nullopt;
-  return Figure{"phases", "Shares of all steps by the device's clock; waiting: the device had nothing to do.", draw(bars)};
+  return Figure{"phases", "Shares of all steps by the device's clock; waiting: the device had nothing to do.",
+                draw(bars)};
 }
 
 std::optional<Figure> lengths_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles) {
-  Histogram histogram{.title = "Lengths of the cells trained on, % of cells", .x_label = "tokens", .edges = {}, .sets = {}};
+  Histogram histogram{
+      .title = "Lengths of the cells trained on, % of cells", .x_label = "tokens", .edges = {}, .sets = {}};
   std::set<std::vector<double>> seen;  // runs on the same data draw the same outline
   for (std::size_t i = 0; i < runs.size(); ++i) {
     if (runs[i].length_counts.empty()) continue;
     if (histogram.edges.size() < runs[i].length_edges.size()) histogram.edges = runs[i].length_edges;
     if (seen.insert(runs[i].length_counts).second) {
-      histogram.sets.push_back({.label = styles[i].label, .colour = styles[i].colour, .counts = runs[i].length_counts});
+      histogram.sets.push_back(
+          {.label = styles[i].label, .colour = styles[i].colour, .counts = runs[i].length_counts});
     }
   }
   if (histogram.sets.empty()) return std::nullopt;
   if (histogram.sets.size() == 1) histogram.sets[0].label.clear();
-  return Figure{"lengths", "Tokens of a cell after the tokenizer cut it to tokenizer.max_tokens, in half octaves.", draw(histogram)};
+  return Figure{"lengths",
+                "Tokens of a cell after the tokenizer cut it to tokenizer.max_tokens, in half octaves.",
+                draw(histogram)};
 }
 
 Table settings_that_differ(const std::vector<RunData>& runs) {
@@ -188,7 +219,8 @@ Table settings_that_differ(const std::vector<RunData>& runs) {
 }
 
 Table::Cell status_of(const RunData& run) {
-  if (const auto end = run.end()) return {fmt::format("diverged at step {}", short_number(static_cast<double>(end->step))), "bad"};
+  if (const auto end = run.end())
+    return {fmt::format("diverged at step {}", short_number(static_cast<double>(end->step))), "bad"};
   if (run.is_finished()) return {"finished", "good"};
   return {fmt::format("at step {} of {}", run.steps_done, run.setting("train.steps")), "muted"};
 }

@@ -24,17 +24,17 @@ struct CurveChoice {
   std::string name, title, caption;
   std::string key;
   ScaleKind kind = ScaleKind::kLinear;
-  bool trend = true;  // means of parts; otherwise every spike
+  bool trend = true;             // means of parts; otherwise every spike
   std::optional<double> y_high;  // where the axis ends, if the curves go beyond it
 };
 /// One key of every run over the steps; a cross where a run diverged.
-std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles, const CurveChoice& choice,
-                                   std::vector<ReferenceLine> references = {});
+std::optional<Figure> curve_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles,
+                                   const CurveChoice& choice, std::vector<ReferenceLine> references = {});
 /// Held-out loss with what guessing costs.
 std::optional<Figure> heldout_figure(const std::vector<RunData>& runs, const std::vector<RunStyle>& styles);
 /// A key by layer over time.
-std::optional<Figure> layer_figure(const RunData& run, const std::string& key, const std::string& title, const std::string& name,
-                                   const std::string& caption);
+std::optional<Figure> layer_figure(const RunData& run, const std::string& key, const std::string& title,
+                                   const std::string& name, const std::string& caption);
 /// Norms of both Jacobians at the run's own scores, mean over the layers, and their largest entries.
 std::optional<Figure> jacobian_figure(const RunData& run, const std::string& name);
 std::optional<Figure> phases_figure(const std::vector<RunData>& runs);

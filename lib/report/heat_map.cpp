@@ -42,24 +42,30 @@ Svg draw(const HeatMap& map) {
       double value = 0;
       bool is_finite = true;
       for (std::size_t i = begin; i < end; ++i) {
-        if (!std::isfinite(map.values[row][i])) is_finite = false;
-        else value = std::max(value, map.values[row][i]);
+        if (!std::isfinite(map.values[row][i]))
+          is_finite = false;
+        else
+          value = std::max(value, map.values[row][i]);
       }
-      const std::string colour = !is_finite ? heat_colour(1) : value > 0 ? heat_colour(part(value)) : heat_colour(0);
+      const std::string colour = !is_finite  ? heat_colour(1)
+                                 : value > 0 ? heat_colour(part(value))
+                                             : heat_colour(0);
       const double x = kLeft + column_width * static_cast<double>(column);
       svg.rectangle(x, y, column_width + 0.3, kRow - 1, "cell", colour,
-                    fmt::format("{}, step {}: {}", map.rows[row], short_number(map.x[end - 1]), is_finite ? short_number(value) : "not finite"));
+                    fmt::format("{}, step {}: {}", map.rows[row], short_number(map.x[end - 1]),
+                                is_finite ? short_number(value) : "not finite"));
       if (!is_finite) svg.cross(x + column_width / 2, y + kRow / 2, "s5");
     }
   }
   const Scale x(ScaleKind::kLinear, size > 0 ? map.x.front() : 0, size > 0 ? map.x.back() : 1, kLeft, right);
-  for (const double tick : x.ticks(5)) svg.text(x(tick), bottom + 15, short_number(tick), "muted", Svg::Anchor::kMiddle);
+  for (const double tick : x.ticks(5))
+    svg.text(x(tick), bottom + 15, short_number(tick), "muted", Svg::Anchor::kMiddle);
   svg.text(right, bottom + 31, "step", "muted", Svg::Anchor::kEnd);
   const double legend_height = std::max(60.0, kRow * num_rows);
   constexpr int kSteps = 24;
   for (int i = 0; i < kSteps; ++i) {
-    svg.rectangle(right + 12, kTop + legend_height * (1 - (i + 1.0) / kSteps), 10, legend_height / kSteps + 0.4, "cell",
-                  heat_colour((i + 0.5) / kSteps));
+    svg.rectangle(right + 12, kTop + legend_height * (1 - (i + 1.0) / kSteps), 10,
+                  legend_height / kSteps + 0.4, "cell", heat_colour((i + 0.5) / kSteps));
   }
   svg.text(right + 26, kTop + 10, short_number(part.high()), "muted small");
   svg.text(right + 26, kTop + legend_height, short_number(part.low()), "muted small");

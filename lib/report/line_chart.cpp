@@ -14,7 +14,8 @@ constexpr double kLetterWidth = 6.4;  // of 12 units, roughly
 
 double width_of(const std::string& text) {
   // UTF-8 continuation bytes take no room.
-  const auto letters = std::ranges::count_if(text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+  const auto letters = std::ranges::count_if(
+      text, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
   return kLetterWidth * static_cast<double>(letters);
 }
 
@@ -44,8 +45,8 @@ void spread(std::vector<Label>& labels, double top, double bottom) {
   }
 }
 
-void draw_axes(const LineChart& chart, const Scale& x, const Scale& y, double left, double right, double bottom,
-               Svg& svg) {
+void draw_axes(const LineChart& chart, const Scale& x, const Scale& y, double left, double right,
+               double bottom, Svg& svg) {
   for (const double tick : y.ticks(5)) {
     svg.line(left, y(tick), right, y(tick), "grid");
     svg.text(left - 6, y(tick) + 4, short_number(tick), "muted", Svg::Anchor::kEnd);
@@ -95,7 +96,8 @@ Series binned(const Series& series, int count) {
     const std::size_t end = size * (static_cast<std::size_t>(bin) + 1) / static_cast<std::size_t>(count);
     double x = 0, y = 0;
     for (std::size_t i = begin; i < end; ++i) x += series.x[i], y += series.y[i];
-    result.x.push_back(x / static_cast<double>(end - begin)), result.y.push_back(y / static_cast<double>(end - begin));
+    result.x.push_back(x / static_cast<double>(end - begin)),
+        result.y.push_back(y / static_cast<double>(end - begin));
   }
   return result;
 }
@@ -113,7 +115,8 @@ Svg draw(const LineChart& chart) {
   const auto [x_low, x_high] = range_of(xs, chart.x_kind);
   auto [y_low, y_high] = range_of(ys, chart.y_kind);
   y_low = chart.y_low.value_or(y_low), y_high = chart.y_high.value_or(y_high);
-  const double margin = chart.y_kind == ScaleKind::kLog ? std::pow(y_high / y_low, 0.04) : (y_high - y_low) * 0.04;
+  const double margin =
+      chart.y_kind == ScaleKind::kLog ? std::pow(y_high / y_low, 0.04) : (y_high - y_low) * 0.04;
   if (chart.y_kind == ScaleKind::kLog) {
     y_low /= chart.y_low ? 1 : margin, y_high *= chart.y_high ? 1 : margin;
   } else {
@@ -132,26 +135,33 @@ Svg draw(const LineChart& chart) {
   std::vector<Label> labels;
   for (const Series& whole : chart.series) {
     const Series series = thinned(whole, static_cast<int>(right - left));
-    const std::string css = fmt::format("s{}{}{}", whole.colour % kNumColours, whole.style.empty() ? "" : " ", whole.style);
+    const std::string css =
+        fmt::format("s{}{}{}", whole.colour % kNumColours, whole.style.empty() ? "" : " ", whole.style);
     std::vector<std::pair<double, double>> points;
-    for (std::size_t i = 0; i < series.x.size(); ++i) points.emplace_back(x(series.x[i]), y.clamped(series.y[i]));
+    for (std::size_t i = 0; i < series.x.size(); ++i)
+      points.emplace_back(x(series.x[i]), y.clamped(series.y[i]));
     const std::string& tooltip = whole.tooltip.empty() ? whole.label : whole.tooltip;
     svg.path(points, css, tooltip);
     if (whole.has_dots) {
       for (std::size_t i = 0; i < points.size(); ++i) {
         if (std::isfinite(points[i].second)) {
-          svg.dot(points[i].first, points[i].second, 2.6, css, fmt::format("{}: {}", short_number(series.x[i]), short_number(series.y[i])));
+          svg.dot(points[i].first, points[i].second, 2.6, css,
+                  fmt::format("{}: {}", short_number(series.x[i]), short_number(series.y[i])));
         }
       }
     }
-    const auto last = std::find_if(points.rbegin(), points.rend(), [](const auto& point) { return std::isfinite(point.second); });
+    const auto last = std::find_if(points.rbegin(), points.rend(),
+                                   [](const auto& point) { return std::isfinite(point.second); });
     if (last == points.rend()) continue;
-    if (whole.ends_in_cross) svg.cross(last->first, last->second, fmt::format("s{}", whole.colour % kNumColours), tooltip + ": diverged");
+    if (whole.ends_in_cross)
+      svg.cross(last->first, last->second, fmt::format("s{}", whole.colour % kNumColours),
+                tooltip + ": diverged");
     if (!whole.label.empty()) labels.push_back({last->second, &whole});
   }
   spread(labels, top + 2, bottom - 2);
   for (const Label& label : labels) {
-    svg.text(right + 8, label.y + 4, label.series->label, fmt::format("s{}", label.series->colour % kNumColours));
+    svg.text(right + 8, label.y + 4, label.series->label,
+             fmt::format("s{}", label.series->colour % kNumColours));
   }
   return svg;
 }

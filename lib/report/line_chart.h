@@ -1,5 +1,5 @@
-// Curves over a common axis. Named at their right ends instead of in a legend, thinned to what pixels can show without
-// losing a spike, and marked with a cross where a run diverged.
+// Curves over a common axis. Named at their right ends instead of in a legend, thinned to what pixels can
+// show without losing a spike, and marked with a cross where a run diverged.
 #pragma once
 
 #include <optional>
@@ -12,12 +12,12 @@
 namespace scrna::report {
 
 struct Series {
-  std::string label;        // at its right end; empty: none
+  std::string label;  // at its right end; empty: none
   int colour = 0;
   std::vector<double> x, y;  // of one length; a y that is not finite is a gap
-  std::string style;        // "", "thin", "faint", "dashed"
+  std::string style;         // "", "thin", "faint", "dashed"
   bool ends_in_cross = false;
-  bool has_dots = false;    // for few points
+  bool has_dots = false;  // for few points
   std::string tooltip;
 };
 
@@ -36,7 +36,8 @@ struct LineChart {
   double width = 520, height = 280;
 };
 
-/// No more than four points for each of `columns` columns: its first, lowest, highest and last. Gaps are kept.
+/// No more than four points for each of `columns` columns: its first, lowest, highest and last. Gaps are
+/// kept.
 Series thinned(const Series& series, int columns);
 /// Means of `count` equal parts of x: the trend behind a noisy curve. A part that holds a gap is one.
 Series binned(const Series& series, int count);

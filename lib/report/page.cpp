@@ -46,12 +46,14 @@ pre{font:12.5px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overfl
 void Page::heading(const std::string& words) { body_ += fmt::format("<h2>{}</h2>\n", escape(words)); }
 
 void Page::paragraph(const std::string& words, const std::string& css_class) {
-  body_ += fmt::format("<p{}>{}</p>\n", css_class.empty() ? "" : fmt::format(" class=\"{}\"", css_class), escape(words));
+  body_ += fmt::format("<p{}>{}</p>\n", css_class.empty() ? "" : fmt::format(" class=\"{}\"", css_class),
+                       escape(words));
 }
 
-void Page::verdict(const std::string& word, const std::string& claim, const std::string& reason, const std::string& css_class) {
-  body_ += fmt::format("<div class=\"verdict {}\"><b>{}</b><span>{}</span><small>{}</small></div>\n", css_class, escape(word),
-                       escape(claim), escape(reason));
+void Page::verdict(const std::string& word, const std::string& claim, const std::string& reason,
+                   const std::string& css_class) {
+  body_ += fmt::format("<div class=\"verdict {}\"><b>{}</b><span>{}</span><small>{}</small></div>\n",
+                       css_class, escape(word), escape(claim), escape(reason));
 }
 
 void Page::figures(std::vector<Figure> figures, bool wide) {
@@ -72,25 +74,30 @@ void Page::table(const Table& table) {
     if (!more.empty()) all += (all.empty() ? "" : " ") + more;
     return all.empty() ? std::string() : fmt::format(" class=\"{}\"", all);
   };
-  for (std::size_t i = 0; i < table.head.size(); ++i) body_ += fmt::format("<th{}>{}</th>", css(i, ""), escape(table.head[i]));
+  for (std::size_t i = 0; i < table.head.size(); ++i)
+    body_ += fmt::format("<th{}>{}</th>", css(i, ""), escape(table.head[i]));
   body_ += "</tr></thead><tbody>\n";
   for (const auto& row : table.rows) {
     body_ += "<tr>";
-    for (std::size_t i = 0; i < row.size(); ++i) body_ += fmt::format("<td{}>{}</td>", css(i, row[i].css_class), escape(row[i].text));
+    for (std::size_t i = 0; i < row.size(); ++i)
+      body_ += fmt::format("<td{}>{}</td>", css(i, row[i].css_class), escape(row[i].text));
     body_ += "</tr>\n";
   }
   body_ += "</tbody></table></div>\n";
 }
 
 void Page::details(const std::string& summary, const std::string& text) {
-  body_ += fmt::format("<details><summary>{}</summary><pre>{}</pre></details>\n", escape(summary), escape(text));
+  body_ +=
+      fmt::format("<details><summary>{}</summary><pre>{}</pre></details>\n", escape(summary), escape(text));
 }
 
 std::string Page::html() const {
   return fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n"
-      "<title>{}</title>\n<style>\n{}{}</style></head>\n<body><main>\n<h1>{}</h1>\n<p class=\"subtitle\">{}</p>\n{}</main></body></html>\n",
+      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<meta name=\"color-scheme\" "
+      "content=\"light dark\">\n"
+      "<title>{}</title>\n<style>\n{}{}</style></head>\n<body><main>\n<h1>{}</h1>\n<p "
+      "class=\"subtitle\">{}</p>\n{}</main></body></html>\n",
       escape(title_), figure_style(":root"), kStyle, escape(title_), escape(subtitle_), body_);
 }
 
@@ -103,7 +110,8 @@ void Page::write(const std::filesystem::path& file) const {
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
   if (problem) throw DataError("{}: cannot be made: {}", folder.string(), problem.message());
-  for (const Figure& figure : figures_) write_file_atomically(folder / (figure.name + ".svg"), figure.svg.file_text(figure.caption));
+  for (const Figure& figure : figures_)
+    write_file_atomically(folder / (figure.name + ".svg"), figure.svg.file_text(figure.caption));
   write_file_atomically(file, html());
 }
 

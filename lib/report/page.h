@@ -1,4 +1,5 @@
-// A page: one HTML file without scripts, fonts or images from elsewhere, readable in light and dark, on a phone and in print.
+// A page: one HTML file without scripts, fonts or images from elsewhere, readable in light and dark, on a
+// phone and in print.
 #pragma once
 
 #include <filesystem>
@@ -34,7 +35,8 @@ class Page {
   /// Plain text; escaped here.
   void paragraph(const std::string& words, const std::string& css_class = {});
   /// A box that stands out: a verdict and what it rests on. css_class: "good", "bad" or "open".
-  void verdict(const std::string& word, const std::string& claim, const std::string& reason, const std::string& css_class);
+  void verdict(const std::string& word, const std::string& claim, const std::string& reason,
+               const std::string& css_class);
   /// Side by side where there is room. wide: over the whole width each.
   void figures(std::vector<Figure> figures, bool wide = false);
   void table(const Table& table);

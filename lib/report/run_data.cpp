@@ -4,9 +4,10 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
+
+#include <nlohmann/json.hpp>
 
 #include "lib/config/node.h"
 #include "lib/core/error.h"
@@ -21,7 +22,8 @@ using Json = nlohmann::ordered_json;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kLargestMetricsBytes = std::size_t{8} << 30;
 
-void flatten(const config::Node& node, const std::string& path, std::vector<std::pair<std::string, std::string>>& out) {
+void flatten(const config::Node& node, const std::string& path,
+             std::vector<std::pair<std::string, std::string>>& out) {
   if (node.kind == config::Node::Kind::kMap) {
     for (const auto& [key, child] : node.entries) flatten(child, path.empty() ? key : path + "." + key, out);
     return;
@@ -39,7 +41,9 @@ double number_of(const Json& json) { return json.is_number() ? json.get<double>(
 double exact_of(const Json& json) {
   if (json.is_string()) {
     const auto text = json.get<std::string>();
-    return text == "inf" ? std::numeric_limits<double>::infinity() : text == "-inf" ? -std::numeric_limits<double>::infinity() : kNaN;
+    return text == "inf"    ? std::numeric_limits<double>::infinity()
+           : text == "-inf" ? -std::numeric_limits<double>::infinity()
+                            : kNaN;
   }
   return number_of(json);
 }
@@ -60,7 +64,8 @@ void read_line(const Json& line, RunData& run) {
   for (const auto& [key, value] : line.items()) {
     if (key == "step") continue;
     if (value.is_object()) {
-      for (const auto& [layer, number] : value.items()) add(run, key + "/" + layer, static_cast<double>(step), number_of(number));
+      for (const auto& [layer, number] : value.items())
+        add(run, key + "/" + layer, static_cast<double>(step), number_of(number));
     } else if (value.is_number() || value.is_null()) {
       add(run, key, static_cast<double>(step), number_of(value));
     } else if (value.is_boolean()) {
@@ -77,10 +82,12 @@ void read_metrics(const fs::path& file, RunData& run) {
     const std::size_t newline = text.find('\n', begin);
     if (newline == std::string::npos) break;  // being written, or cut off
     ++number;
-    const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(newline), nullptr, false);
+    const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                                  text.begin() + static_cast<std::ptrdiff_t>(newline), nullptr, false);
     begin = newline + 1;
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) {
-      throw DataError("{} line {}: not a line of metrics; expected a JSON object with a step", file.string(), number);
+      throw DataError("{} line {}: not a line of metrics; expected a JSON object with a step", file.string(),
+                      number);
     }
     try {
       read_line(line, run);
@@ -115,7 +122,8 @@ void read_facts(const fs::path& folder, RunData& run) {
   if (fs::exists(folder / "run.json")) {
     const Json facts = Json::parse(read_file(folder / "run.json"), nullptr, false);
     if (!facts.is_object()) throw DataError("{}: not a JSON object", (folder / "run.json").string());
-    for (const auto& [key, value] : facts.items()) run.facts[key] = value.is_string() ? value.get<std::string>() : value.dump();
+    for (const auto& [key, value] : facts.items())
+      run.facts[key] = value.is_string() ? value.get<std::string>() : value.dump();
   }
   const fs::path state_file = folder / "checkpoints/latest/state.json";
   if (!fs::exists(state_file)) return;
@@ -142,7 +150,8 @@ const Curve* RunData::find(const std::string& key) const {
 
 std::vector<std::string> RunData::layers_of(const std::string& key) const {
   std::vector<std::string> layers;
-  for (auto at = curves.lower_bound(key + "/"); at != curves.end() && at->first.starts_with(key + "/"); ++at) {
+  for (auto at = curves.lower_bound(key + "/"); at != curves.end() && at->first.starts_with(key + "/");
+       ++at) {
     layers.push_back(at->first.substr(key.size() + 1));
   }
   // The map's order is the alphabet's: the head belongs behind the layers.
@@ -171,7 +180,8 @@ std::optional<DivergedStep> RunData::end() const {
 
 bool RunData::is_finished() const {
   const double steps = number("train.steps");
-  const bool last_diverged = !diverged.empty() && diverged.back().step == steps_done && diverged.back().policy != "skip";
+  const bool last_diverged =
+      !diverged.empty() && diverged.back().step == steps_done && diverged.back().policy != "skip";
   return static_cast<double>(steps_done) >= steps && !last_diverged;
 }
 
@@ -179,7 +189,8 @@ double RunData::last_mean(const std::string& key) const {
   const Curve* curve = find(key);
   if (curve == nullptr) return kNaN;
   std::vector<double> finite;
-  std::ranges::copy_if(curve->values, std::back_inserter(finite), [](double value) { return std::isfinite(value); });
+  std::ranges::copy_if(curve->values, std::back_inserter(finite),
+                       [](double value) { return std::isfinite(value); });
   if (finite.empty()) return kNaN;
   const auto count = std::max<std::ptrdiff_t>(1, std::ssize(finite) / 10);
   return std::accumulate(finite.end() - count, finite.end(), 0.0) / static_cast<double>(count);
@@ -202,7 +213,8 @@ double RunData::training_seconds() const {
 
 RunData read_run(const fs::path& folder, const std::string& name) {
   if (!fs::exists(folder / "config.yaml")) {
-    throw DataError("{}: not a run directory (it has no config.yaml); give the folder that run.dir named", folder.string());
+    throw DataError("{}: not a run directory (it has no config.yaml); give the folder that run.dir named",
+                    folder.string());
   }
   RunData run;
   run.folder = folder;

@@ -1,5 +1,6 @@
-// A run as its files tell it: config.yaml, run.json, metrics.jsonl, divergence/, checkpoints/latest/state.json. A run that is
-// still going on is read as far as it got; a line cut off at the end is left out.
+// A run as its files tell it: config.yaml, run.json, metrics.jsonl, divergence/,
+// checkpoints/latest/state.json. A run that is still going on is read as far as it got; a line cut off at the
+// end is left out.
 #pragma once
 
 #include <cstdint>
@@ -27,13 +28,14 @@ struct DivergedStep {
 
 struct RunData {
   std::filesystem::path folder;
-  std::string name;                                      // of the folder, or what the caller calls the run
-  std::vector<std::pair<std::string, std::string>> config;  // "optim.learning_rate" -> "1e-04", in the file's order
-  std::map<std::string, std::string> facts;              // run.json: "device", "parameters", ...
-  std::map<std::string, Curve> curves;                   // "loss"; by layer: "grad_norm_per_layer/layer_00"
-  std::vector<DivergedStep> diverged;                    // ascending
-  std::vector<std::pair<int64_t, int64_t>> rollbacks;    // from step, to step
-  std::vector<double> length_edges, length_counts;       // cells trained on, by tokens; empty when not known
+  std::string name;  // of the folder, or what the caller calls the run
+  std::vector<std::pair<std::string, std::string>>
+      config;                                // "optim.learning_rate" -> "1e-04", in the file's order
+  std::map<std::string, std::string> facts;  // run.json: "device", "parameters", ...
+  std::map<std::string, Curve> curves;       // "loss"; by layer: "grad_norm_per_layer/layer_00"
+  std::vector<DivergedStep> diverged;        // ascending
+  std::vector<std::pair<int64_t, int64_t>> rollbacks;  // from step, to step
+  std::vector<double> length_edges, length_counts;     // cells trained on, by tokens; empty when not known
   int64_t steps_done = 0;
 
   /// The curve of that key, or null.

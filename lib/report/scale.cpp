@@ -39,8 +39,10 @@ Scale::Scale(ScaleKind kind, double low, double high, double from, double to)
 }
 
 double Scale::operator()(double value) const {
-  if (!std::isfinite(value) || (kind_ == ScaleKind::kLog && value <= 0)) return std::numeric_limits<double>::quiet_NaN();
-  const double part = kind_ == ScaleKind::kLog ? std::log(value / low_) / std::log(high_ / low_) : (value - low_) / (high_ - low_);
+  if (!std::isfinite(value) || (kind_ == ScaleKind::kLog && value <= 0))
+    return std::numeric_limits<double>::quiet_NaN();
+  const double part = kind_ == ScaleKind::kLog ? std::log(value / low_) / std::log(high_ / low_)
+                                               : (value - low_) / (high_ - low_);
   return from_ + part * (to_ - from_);
 }
 
@@ -56,13 +58,15 @@ std::vector<double> Scale::ticks(int count) const {
     const double decades = std::log10(high_ / low_);
     if (decades >= 1.5) {
       const int step = std::max(1, static_cast<int>(std::ceil(decades / count)));
-      for (int power = static_cast<int>(std::ceil(std::log10(low_) - slack)); power <= std::log10(high_) + slack; ++power) {
+      for (int power = static_cast<int>(std::ceil(std::log10(low_) - slack));
+           power <= std::log10(high_) + slack; ++power) {
         if (power % step == 0) result.push_back(std::pow(10.0, power));
       }
       if (result.size() >= 2) return result;
       result.clear();
     }
-    for (int power = static_cast<int>(std::floor(std::log10(low_))) - 1; power <= std::log10(high_) + 1; ++power) {
+    for (int power = static_cast<int>(std::floor(std::log10(low_))) - 1; power <= std::log10(high_) + 1;
+         ++power) {
       for (const int factor : {1, 2, 5}) {
         const double value = factor * std::pow(10.0, power);
         if (value >= low_ * (1 - slack) && value <= high_ * (1 + slack)) result.push_back(value);
@@ -73,7 +77,10 @@ std::vector<double> Scale::ticks(int count) const {
   }
   const double raw = (high_ - low_) / std::max(1, count);
   const double magnitude = std::pow(10.0, std::floor(std::log10(raw)));
-  const double step = magnitude * (raw / magnitude <= 1 ? 1 : raw / magnitude <= 2 ? 2 : raw / magnitude <= 5 ? 5 : 10);
+  const double step = magnitude * (raw / magnitude <= 1   ? 1
+                                   : raw / magnitude <= 2 ? 2
+                                   : raw / magnitude <= 5 ? 5
+                                                          : 10);
   for (double index = std::ceil(low_ / step - slack); index * step <= high_ + slack * step; ++index) {
     result.push_back(index * step == 0 ? 0 : index * step);
   }
@@ -101,7 +108,8 @@ std::string short_number(double value) {
     int exponent = static_cast<int>(std::floor(std::log10(size) + 1e-12));
     std::string factor = fmt::format("{:.3g}", value / std::pow(10.0, exponent));
     if (factor == "10") factor = "1", ++exponent;
-    if (size >= 1e5 && size < 1e6 && std::fmod(value, 1000.0) == 0) return with_thousands(static_cast<int64_t>(value));
+    if (size >= 1e5 && size < 1e6 && std::fmod(value, 1000.0) == 0)
+      return with_thousands(static_cast<int64_t>(value));
     const std::string power = "10" + superscript(exponent);
     return factor == "1" ? power : factor + "×" + power;
   }

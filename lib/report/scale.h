@@ -12,9 +12,11 @@ enum class ScaleKind { kLinear, kLog };
 
 class Scale {
  public:
-  /// Maps [low, high] to [from, to]. An empty or single-valued range is widened; a logarithmic one must be above 0.
+  /// Maps [low, high] to [from, to]. An empty or single-valued range is widened; a logarithmic one must be
+  /// above 0.
   Scale(ScaleKind kind, double low, double high, double from, double to);
-  /// NaN for what the axis cannot show: no number, or not above 0 on a logarithmic one. Beyond its ends it goes on.
+  /// NaN for what the axis cannot show: no number, or not above 0 on a logarithmic one. Beyond its ends it
+  /// goes on.
   [[nodiscard]] double operator()(double value) const;
   /// The same, held within the axis.
   [[nodiscard]] double clamped(double value) const;

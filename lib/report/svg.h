@@ -1,6 +1,7 @@
-// The elements that our figures are made of, as text. Colours are names ("s0" ... "s7" for series, "ink", "muted", "grid")
-// that a style sheet turns into values for light, dark and print; a figure in a file of its own carries that sheet with it.
-// Rejected: a plotting library, which would be larger than the figures, and scripts, which a printed page does not run.
+// The elements that our figures are made of, as text. Colours are names ("s0" ... "s7" for series, "ink",
+// "muted", "grid") that a style sheet turns into values for light, dark and print; a figure in a file of its
+// own carries that sheet with it. Rejected: a plotting library, which would be larger than the figures, and
+// scripts, which a printed page does not run.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +22,13 @@ class Svg {
   Svg(double width, double height) : width_(width), height_(height) {}
 
   void line(double x1, double y1, double x2, double y2, std::string_view css_class);
-  void rectangle(double x, double y, double width, double height, std::string_view css_class, std::string_view fill = {},
-                 std::string_view tooltip = {});
-  void text(double x, double y, std::string_view words, std::string_view css_class, Anchor anchor = Anchor::kStart,
-            double rotate_degrees = 0);
+  void rectangle(double x, double y, double width, double height, std::string_view css_class,
+                 std::string_view fill = {}, std::string_view tooltip = {});
+  void text(double x, double y, std::string_view words, std::string_view css_class,
+            Anchor anchor = Anchor::kStart, double rotate_degrees = 0);
   /// Points as (x, y); those with a y that is no number break the line. css_class: "s0" or "s0 faint" ...
-  void path(const std::vector<std::pair<double, double>>& points, std::string_view css_class, std::string_view tooltip = {});
+  void path(const std::vector<std::pair<double, double>>& points, std::string_view css_class,
+            std::string_view tooltip = {});
   /// A small cross: where a run diverged.
   void cross(double x, double y, std::string_view css_class, std::string_view tooltip = {});
   void dot(double x, double y, double radius, std::string_view css_class, std::string_view tooltip = {});

@@ -1,12 +1,13 @@
-// What a table of arms says to the claims of arXiv 2604.27124 on stability. Each claim gets one of four words:
+// What a table of arms says to the claims of arXiv 2604.27124 on stability. Each claim gets one of four
+// words:
 //
 //   reproduced         what was claimed was seen, and nothing against it
 //   not reproduced     the opposite was seen, or it failed to appear under the paper's own conditions
 //   mixed              seen in some arms, the opposite in others
 //   not testable here  no arms that could show it, or too few steps for an absence to mean anything
 //
-// and the numbers that this rests on. The rules are in claims.cpp, one function a claim; they are ours, the paper states
-// none. Its softmax run diverged at step 55,600: a calm run that is shorter proves nothing.
+// and the numbers that this rests on. The rules are in claims.cpp, one function a claim; they are ours, the
+// paper states none. Its softmax run diverged at step 55,600: a calm run that is shorter proves nothing.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ struct ArmData {
   [[nodiscard]] bool has_ended() const { return diverged_step().has_value() || run.is_finished(); }
 };
 
-/// Reads what it needs from the run's configuration. Throws DataError when the run has none of these settings.
+/// Reads what it needs from the run's configuration. Throws DataError when the run has none of these
+/// settings.
 ArmData arm_data(std::string name, report::RunData run);
 
 enum class Word { kReproduced, kNotReproduced, kMixed, kNotTestable };

@@ -20,7 +20,8 @@ std::string text_of(const Node& node, const std::string& key) {
     for (const Node& item : node.items) list += (list.empty() ? "" : ", ") + text_of(item, key);
     return "[" + list + "]";
   }
-  if (node.kind == Node::Kind::kMap) throw ConfigError("{}: {}: expected a value, got a section", node.where, key);
+  if (node.kind == Node::Kind::kMap)
+    throw ConfigError("{}: {}: expected a value, got a section", node.where, key);
   return node.scalar;
 }
 
@@ -37,12 +38,19 @@ void flatten(const Node& node, const std::string& path, Settings& out) {
 // Short words for names of folders.
 std::string word_of(const std::string& key, const std::string& value) {
   static constexpr std::pair<std::string_view, std::string_view> kShort[] = {
-      {"model.attention", ""},       {"model.attention_bias", "bias-"}, {"model.qk_norm", "qk-"}, {"model.width", "w"},
-      {"model.num_layers", "l"},     {"optim.learning_rate", "lr"},     {"optim.clip_norm", "clip"}, {"train.seed", "seed"},
+      {"model.attention", ""},        {"model.attention_bias", "bias-"},
+      {"model.qk_norm", "qk-"},       {"model.width", "w"},
+      {"model.num_layers", "l"},      {"optim.learning_rate", "lr"},
+      {"optim.clip_norm", "clip"},    {"train.seed", "seed"},
       {"tokenizer.max_tokens", "ctx"}};
   const auto found = std::ranges::find(kShort, key, &std::pair<std::string_view, std::string_view>::first);
-  std::string word = found != std::end(kShort) ? std::string(found->second) : key.substr(key.rfind('.') + 1) + "-";
-  for (const char letter : value) word += std::isalnum(static_cast<unsigned char>(letter)) || letter == '.' || letter == '-' || letter == '_' ? letter : '-';
+  std::string word =
+      found != std::end(kShort) ? std::string(found->second) : key.substr(key.rfind('.') + 1) + "-";
+  for (const char letter : value)
+    word +=
+        std::isalnum(static_cast<unsigned char>(letter)) || letter == '.' || letter == '-' || letter == '_'
+            ? letter
+            : '-';
   return word;
 }
 
@@ -88,7 +96,8 @@ void apply_all(const Settings& settings, Node& root) {
 
 class Reader {
  public:
-  Reader(const std::filesystem::path& file, const StressOverrides& overrides) : root_(config::parse_file(file)), overrides_(overrides) {
+  Reader(const std::filesystem::path& file, const StressOverrides& overrides)
+      : root_(config::parse_file(file)), overrides_(overrides) {
     config::refuse_unknown_keys(root_, "", {"title", "description", "base", "settings", "axes", "variants"});
     if (const Node* base = root_.find("base"); base != nullptr && !base->scalar.empty()) {
       base_ = config::parse_file(file.parent_path() / base->scalar);
@@ -109,7 +118,8 @@ class Reader {
     }
     std::set<std::string> names;
     for (const Arm& arm : plan.arms) {
-      if (!names.insert(arm.name).second) throw ConfigError("two arms are called {}: an axis and a variant set the same", arm.name);
+      if (!names.insert(arm.name).second)
+        throw ConfigError("two arms are called {}: an axis and a variant set the same", arm.name);
     }
     return plan;
   }
@@ -142,11 +152,14 @@ class Reader {
       if (std::ranges::find(variants_, wanted, &std::pair<std::string, Settings>::first) == variants_.end()) {
         std::string known;
         for (const auto& [name, settings] : variants_) known += (known.empty() ? "" : ", ") + name;
-        throw ConfigError("--variant {}: the file has no such variant; it has {}", wanted, known.empty() ? "none" : known);
+        throw ConfigError("--variant {}: the file has no such variant; it has {}", wanted,
+                          known.empty() ? "none" : known);
       }
     }
     if (!overrides_.variants.empty()) {
-      std::erase_if(variants_, [&](const auto& variant) { return std::ranges::find(overrides_.variants, variant.first) == overrides_.variants.end(); });
+      std::erase_if(variants_, [&](const auto& variant) {
+        return std::ranges::find(overrides_.variants, variant.first) == overrides_.variants.end();
+      });
     }
   }
 
@@ -159,7 +172,8 @@ class Reader {
     return false;
   }
 
-  [[nodiscard]] Arm arm(const std::string& variant, const Settings& variant_settings, const std::vector<std::size_t>& at) const {
+  [[nodiscard]] Arm arm(const std::string& variant, const Settings& variant_settings,
+                        const std::vector<std::size_t>& at) const {
     Arm arm{.name = variant, .settings = variant_settings, .config = {}};
     for (std::size_t axis = 0; axis < axes_.size(); ++axis) {
       const std::string& value = axes_[axis].values[at[axis]];
@@ -187,7 +201,9 @@ class Reader {
       throw ConfigError("arm {}: {}", arm.name, problem.what());
     }
     if (arm.config.train.on_divergence != train::OnDivergence::kStop) {
-      throw ConfigError("arm {}: train.on_divergence must be stop: where an arm diverges is what the table is about", arm.name);
+      throw ConfigError(
+          "arm {}: train.on_divergence must be stop: where an arm diverges is what the table is about",
+          arm.name);
     }
     return arm;
   }
@@ -201,19 +217,26 @@ class Reader {
 
 }  // namespace
 
-StressPlan read_plan(const std::filesystem::path& file, const StressOverrides& overrides) { return Reader(file, overrides).plan(); }
+StressPlan read_plan(const std::filesystem::path& file, const StressOverrides& overrides) {
+  return Reader(file, overrides).plan();
+}
 
-double measured_tflops_per_second(model::Attention attention) { return attention == model::Attention::kSigmoid ? 469 : 295; }
+double measured_tflops_per_second(model::Attention attention) {
+  return attention == model::Attention::kSigmoid ? 469 : 295;
+}
 
 ArmCost cost_of(const train::TrainConfig& config, int64_t vocabulary_size, double tflops_per_second) {
   const int64_t length = config.tokenizer.max_tokens, cells = config.train.global_batch_cells;
-  const train::StepLoad load{.cells = cells,
-                             .tokens = cells * length,
-                             .masked_tokens = static_cast<int64_t>(config.masking.fraction * static_cast<double>(cells * length)),
-                             .squared_lengths = static_cast<double>(cells) * static_cast<double>(length) * static_cast<double>(length),
-                             .rows = cells * length};
+  const train::StepLoad load{
+      .cells = cells,
+      .tokens = cells * length,
+      .masked_tokens = static_cast<int64_t>(config.masking.fraction * static_cast<double>(cells * length)),
+      .squared_lengths =
+          static_cast<double>(cells) * static_cast<double>(length) * static_cast<double>(length),
+      .rows = cells * length};
   const double flop = train::step_flop(config.model, vocabulary_size, load);
-  return {.flop_per_step = flop, .gpu_hours = flop * static_cast<double>(config.train.steps) / (tflops_per_second * 1e12) / 3600};
+  return {.flop_per_step = flop,
+          .gpu_hours = flop * static_cast<double>(config.train.steps) / (tflops_per_second * 1e12) / 3600};
 }
 
 }  // namespace scrna::stress

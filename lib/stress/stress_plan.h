@@ -11,7 +11,8 @@
 //     plain: {}
 //     clipped: {optim.clip_norm: 1}
 //
-// A key is any setting of a run (configs/README.md). All arms are read and checked before the first one starts.
+// A key is any setting of a run (configs/README.md). All arms are read and checked before the first one
+// starts.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,9 @@
 namespace scrna::stress {
 
 struct Arm {
-  std::string name;                                          // "softmax-lr1e-3-seed1": its folder
+  std::string name;                                           // "softmax-lr1e-3-seed1": its folder
   std::vector<std::pair<std::string, std::string>> settings;  // of its axes and variant, as they are written
-  train::TrainConfig config;                                 // without run.dir
+  train::TrainConfig config;                                  // without run.dir
 };
 
 struct StressPlan {
@@ -40,11 +41,11 @@ struct StressOverrides {
   std::vector<std::string> settings;  // KEY=VALUE over every arm's
   std::vector<std::string> axes;      // KEY=[a, b] instead of the file's values of that axis
   std::vector<std::string> variants;  // only these; empty: all
-  int64_t steps = 0;                  // instead of train.steps; a warm-up beyond a tenth of it is cut to that; 0: the file's
+  int64_t steps = 0;  // instead of train.steps; a warm-up beyond a tenth of it is cut to that; 0: the file's
 };
 
-/// Arms stop where they diverge: train.on_divergence is stop, and monitor.loss_above_start_steps 100 unless the file says
-/// otherwise. Throws ConfigError for a file, key or value that is wrong, naming it.
+/// Arms stop where they diverge: train.on_divergence is stop, and monitor.loss_above_start_steps 100 unless
+/// the file says otherwise. Throws ConfigError for a file, key or value that is wrong, naming it.
 StressPlan read_plan(const std::filesystem::path& file, const StressOverrides& overrides);
 
 /// What an arm costs before anyone ran it, if every cell fills the context: an upper bound.
@@ -54,8 +55,8 @@ struct ArmCost {
 };
 /// tflops_per_second: what a GPU is taken to reach. vocabulary_size: special tokens included.
 ArmCost cost_of(const train::TrainConfig& config, int64_t vocabulary_size, double tflops_per_second);
-/// TFLOP/s of the model on one H200, measured on 160M parameters and cells of 8,192 tokens (lib/train/README.md). Smaller
-/// models reach less.
+/// TFLOP/s of the model on one H200, measured on 160M parameters and cells of 8,192 tokens
+/// (lib/train/README.md). Smaller models reach less.
 double measured_tflops_per_second(model::Attention attention);
 
 }  // namespace scrna::stress

@@ -1,5 +1,5 @@
-// The report of a table: verdicts first, then the paper's three panels for our arms, what the learning rate does, where runs
-// diverged, layers over time, cost and settings.
+// The report of a table: verdicts first, then the paper's three panels for our arms, what the learning rate
+// does, where runs diverged, layers over time, cost and settings.
 #pragma once
 
 #include <string>
@@ -13,9 +13,9 @@ namespace scrna::stress {
 
 struct StressReport {
   std::string title, description;
-  std::vector<std::pair<std::string, std::string>> machine;  // "GPU" -> "NVIDIA H200"
-  std::string command;                                       // that made it
-  std::vector<ArmData> arms;                                 // that have begun
+  std::vector<std::pair<std::string, std::string>> machine;   // "GPU" -> "NVIDIA H200"
+  std::string command;                                        // that made it
+  std::vector<ArmData> arms;                                  // that have begun
   std::vector<std::pair<std::string, std::string>> failures;  // arm -> its last words
   std::size_t num_planned = 0;
 };

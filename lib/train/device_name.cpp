@@ -27,7 +27,8 @@ std::string device_name(at::Device device) {
   std::set<std::string> names;
   std::error_code problem;
   for (const auto& gpu : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", problem)) {
-    if (std::string name = value_of(gpu.path() / "information", "Model"); !name.empty()) names.insert(std::move(name));
+    if (std::string name = value_of(gpu.path() / "information", "Model"); !name.empty())
+      names.insert(std::move(name));
   }
   return fmt::format("{}", fmt::join(names, ", "));
 }

@@ -7,8 +7,8 @@
 
 namespace scrna::train {
 
-/// "NVIDIA H200" or the processor's name; of a machine with several kinds of GPU, all of them; "" where the system does
-/// not say.
+/// "NVIDIA H200" or the processor's name; of a machine with several kinds of GPU, all of them; "" where the
+/// system does not say.
 std::string device_name(at::Device device);
 
 }  // namespace scrna::train

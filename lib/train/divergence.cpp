@@ -38,7 +38,8 @@ Divergence DivergenceWatch::observe(const StepReport& report) {
   if (!report.is_applied) {
     ++state_.skipped_steps;
     ++state_.skipped_in_a_row;
-    return std::isfinite(report.loss) && std::isfinite(report.grad_norm) ? Divergence::kExploded : Divergence::kNotFinite;
+    return std::isfinite(report.loss) && std::isfinite(report.grad_norm) ? Divergence::kExploded
+                                                                         : Divergence::kNotFinite;
   }
   state_.skipped_in_a_row = 0;
   state_.grad_norms.emplace_back(report.step, report.grad_norm);

@@ -1,7 +1,8 @@
-// What is watched beside loss and gradient norms, every monitor.every_steps steps: norms of the weights and of their last
-// update by layer, activations and attention by block (lib/ops/attention_statistics.h). All of it is made on the device
-// in the step's own stream and travels to the host with the step's other numbers, so no step waits for it; measured on the
-// step's first micro-batch, and, with several processes, of the first one.
+// What is watched beside loss and gradient norms, every monitor.every_steps steps: norms of the weights and
+// of their last update by layer, activations and attention by block (lib/ops/attention_statistics.h). All of
+// it is made on the device in the step's own stream and travels to the host with the step's other numbers, so
+// no step waits for it; measured on the step's first micro-batch, and, with several processes, of the first
+// one.
 #pragma once
 
 #include <array>
@@ -27,27 +28,32 @@ struct MonitorSection {
   template <class V>
   void visit(V&& v) {
     v("every_steps", every_steps,
-      "optimizer steps between lines with weights, updates, activations and attention (and the first); 0: never. Loss, "
+      "optimizer steps between lines with weights, updates, activations and attention (and the first); 0: "
+      "never. Loss, "
       "gradient norms and the score probe are of every step",
       config::at_least(0));
     v("queries", queries, "query rows sampled for the attention statistics", config::between(1, 4096));
-    v("exact_scores", exact_scores, "measure the true largest score on those steps too, over all pairs of tokens");
+    v("exact_scores", exact_scores,
+      "measure the true largest score on those steps too, over all pairs of tokens");
     v("tensorboard", tensorboard, "also write TensorBoard events into the run's tensorboard/");
     v("explosion_factor", explosion_factor,
-      "a step diverges when its gradient norm exceeds this many times the median of the last explosion_window_steps applied "
+      "a step diverges when its gradient norm exceeds this many times the median of the last "
+      "explosion_window_steps applied "
       "steps (from a fifth of them on); it is not applied. 0: only when it is not finite",
       config::at_least(0));
     v("explosion_window_steps", explosion_window_steps, "steps of that median", config::between(5, 10000));
     v("loss_above_start_steps", loss_above_start_steps,
-      "training has diverged when the loss was above the mean of the first ten for so many steps in a row; 0: not looked at",
+      "training has diverged when the loss was above the mean of the first ten for so many steps in a row; "
+      "0: not looked at",
       config::at_least(0));
   }
 };
 
 /// Of one step, by layer of ParameterSet::layer_names() or by block.
 struct MonitorReading {
-  std::vector<double> weight_norm;   // L2, after the step
-  std::vector<double> update_ratio;  // L2 norm of the step's change of the weights over that of the weights before it
+  std::vector<double> weight_norm;  // L2, after the step
+  std::vector<double>
+      update_ratio;  // L2 norm of the step's change of the weights over that of the weights before it
   std::vector<std::array<double, static_cast<std::size_t>(model::LayerStatistic::kCount)>> blocks;
 };
 

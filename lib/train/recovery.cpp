@@ -13,8 +13,8 @@ namespace scrna::train {
 
 namespace fs = std::filesystem;
 
-StepDump dump_of(const StepReport& report, Divergence divergence, const TrainConfig& config, const PreparedRun& run,
-                 const RunState& state) {
+StepDump dump_of(const StepReport& report, Divergence divergence, const TrainConfig& config,
+                 const PreparedRun& run, const RunState& state) {
   return {.step = report.step,
           .data_step = 0,
           .epoch = report.epoch,
@@ -44,14 +44,18 @@ void throw_diverged(const RunDirectory& directory, const StepReport& report, con
                                     ? fmt::format("the last checkpoint is {}",
                                                   fs::canonical(directory.checkpoints() / "latest").string())
                                     : "no checkpoint was saved before";
-  throw NumericError("{}; {}{}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32; train.on_divergence says what "
-                     "else may follow",
-                     what,
-                     report.is_applied ? "" : fmt::format("the weights were left as they were after step {}, ", report.step - 1),
-                     last_good);
+  throw NumericError(
+      "{}; {}{}. Lower optim.learning_rate, set optim.clip_norm, or train in fp32; train.on_divergence says "
+      "what "
+      "else may follow",
+      what,
+      report.is_applied ? ""
+                        : fmt::format("the weights were left as they were after step {}, ", report.step - 1),
+      last_good);
 }
 
-int64_t checkpoint_to_return_to(const RunDirectory& directory, int64_t last_good_step, const std::string& why) {
+int64_t checkpoint_to_return_to(const RunDirectory& directory, int64_t last_good_step,
+                                const std::string& why) {
   for (const int64_t step : checkpoint::steps_in(directory.checkpoints()) | std::views::reverse) {
     if (step > last_good_step) continue;
     const fs::path folder = directory.checkpoints() / checkpoint::folder_name(step);
@@ -63,13 +67,14 @@ int64_t checkpoint_to_return_to(const RunDirectory& directory, int64_t last_good
     }
   }
   throw NumericError(
-      "{}; train.on_divergence is rollback, but there is no checkpoint of step {} or before; lower checkpoint.every_steps, "
+      "{}; train.on_divergence is rollback, but there is no checkpoint of step {} or before; lower "
+      "checkpoint.every_steps, "
       "or choose skip or stop",
       why, last_good_step);
 }
 
-RunState return_to_checkpoint(const RunDirectory& directory, int64_t step, int64_t next_data_step, model::Encoder& encoder,
-                              optim::AdamW& optimizer) {
+RunState return_to_checkpoint(const RunDirectory& directory, int64_t step, int64_t next_data_step,
+                              model::Encoder& encoder, optim::AdamW& optimizer) {
   const fs::path folder = directory.checkpoints() / checkpoint::folder_name(step);
   const checkpoint::Contents contents = checkpoint::load(folder);
   RunState state = parse_state(contents, folder);

@@ -1,8 +1,7 @@
 #include "lib/train/run_facts.h"
 
-#include <nlohmann/json.hpp>
-
 #include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
 
 #include "lib/train/device_name.h"
 

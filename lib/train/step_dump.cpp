@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
@@ -36,11 +37,15 @@ Json by_name(const std::vector<std::string>& names, const std::vector<double>& v
 }
 
 Json to_json(const DumpedCell& cell) {
-  return {{"rank", cell.rank}, {"micro_batch", cell.micro_batch}, {"id", fmt::format("{:016x}", cell.id)}, {"tokens", cell.tokens}};
+  return {{"rank", cell.rank},
+          {"micro_batch", cell.micro_batch},
+          {"id", fmt::format("{:016x}", cell.id)},
+          {"tokens", cell.tokens}};
 }
 
 DumpedCell cell_from(const Json& json) {
-  DumpedCell cell{.rank = json.at("rank"), .micro_batch = json.at("micro_batch"), .id = 0, .tokens = json.at("tokens")};
+  DumpedCell cell{
+      .rank = json.at("rank"), .micro_batch = json.at("micro_batch"), .id = 0, .tokens = json.at("tokens")};
   const auto id = json.at("id").get<std::string>();
   const auto [end, problem] = std::from_chars(id.data(), id.data() + id.size(), cell.id, 16);
   if (problem != std::errc() || end != id.data() + id.size()) {
@@ -113,7 +118,8 @@ std::string dump_name(int64_t step) { return fmt::format("step-{:08}.json", step
 
 void write_dump(const std::filesystem::path& file, const StepDump& dump) {
   std::vector<std::string> blocks;
-  for (std::size_t i = 0; i < dump.max_score_per_layer.size(); ++i) blocks.push_back(model::layer_name(static_cast<int64_t>(i)));
+  for (std::size_t i = 0; i < dump.max_score_per_layer.size(); ++i)
+    blocks.push_back(model::layer_name(static_cast<int64_t>(i)));
   Json cells = Json::array();
   for (const DumpedCell& cell : dump.cells) cells.push_back(to_json(cell));
   const Json json{{"format_version", 1},
@@ -144,10 +150,13 @@ void write_dump(const std::filesystem::path& file, const StepDump& dump) {
 StepDump read_dump(const std::filesystem::path& file) {
   const Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   try {
-    if (json.at("format_version") != 1) throw DataError("{}: format version {}, but this program reads 1", file.string(), json.at("format_version").dump());
+    if (json.at("format_version") != 1)
+      throw DataError("{}: format version {}, but this program reads 1", file.string(),
+                      json.at("format_version").dump());
     return parse(json);
   } catch (const Json::exception& problem) {
-    throw DataError("{}: not the dump of a step ({}); expected a divergence/step-NNNNNNNN.json of a run", file.string(), problem.what());
+    throw DataError("{}: not the dump of a step ({}); expected a divergence/step-NNNNNNNN.json of a run",
+                    file.string(), problem.what());
   }
 }
 

@@ -1,6 +1,6 @@
-// A step that diverged as a small file, divergence/step-NNNNNNNN.json of its run: which cells, what came of them, and
-// what it takes to do it again exactly (replay.h). Weights are not in it: they follow from the run's configuration and the
-// newest checkpoint before the step, or from its beginning.
+// A step that diverged as a small file, divergence/step-NNNNNNNN.json of its run: which cells, what came of
+// them, and what it takes to do it again exactly (replay.h). Weights are not in it: they follow from the
+// run's configuration and the newest checkpoint before the step, or from its beginning.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,13 @@ struct DumpedCell {
 };
 
 struct StepDump {
-  int64_t step = 0;       // optimizer steps with this one: the first is 1
-  int64_t data_step = 0;  // 0-based position in the data: with `seed` the key of the step's masks, dropout and probes
+  int64_t step = 0;  // optimizer steps with this one: the first is 1
+  int64_t data_step =
+      0;  // 0-based position in the data: with `seed` the key of the step's masks, dropout and probes
   int64_t epoch = 0;
   uint64_t seed = 0;
-  /// Data left out by rollbacks: data_step = step - 1 + data_offset, since offset_since_step optimizer steps were done.
+  /// Data left out by rollbacks: data_step = step - 1 + data_offset, since offset_since_step optimizer steps
+  /// were done.
   int64_t data_offset = 0;
   int64_t offset_since_step = 0;
   std::string reason;
@@ -54,7 +56,8 @@ void append_cells(const std::string& text, std::vector<DumpedCell>& cells);
 
 /// "step-00000007.json"
 std::string dump_name(int64_t step);
-/// Writes it whole or not at all. Numbers that are not finite are written as "nan", "inf", "-inf". Throws DataError.
+/// Writes it whole or not at all. Numbers that are not finite are written as "nan", "inf", "-inf". Throws
+/// DataError.
 void write_dump(const std::filesystem::path& file, const StepDump& dump);
 /// Throws DataError when the file cannot be read or is no dump.
 StepDump read_dump(const std::filesystem::path& file);

@@ -1,13 +1,13 @@
 #include "lib/train/tensorboard.h"
 
-#include <unistd.h>
-
 #include <array>
 #include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
+
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "lib/core/error.h"
 
@@ -26,7 +26,8 @@ constexpr std::array<uint32_t, 256> crc32c_table() {
   return table;
 }
 
-// Protobuf's wire format: key = field << 3 | type, with type 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
+// Protobuf's wire format: key = field << 3 | type, with type 0 varint, 1 eight bytes, 2 length and bytes, 5
+// four bytes.
 class Message {
  public:
   Message& varint(uint32_t field, uint64_t value) {
@@ -92,14 +93,16 @@ uint32_t masked_crc32c(std::string_view bytes) {
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder, int64_t first_step) {
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
-  // Readers sort by name, so each file of a run, also one begun in the same second, needs a later name than the last.
+  // Readers sort by name, so each file of a run, also one begun in the same second, needs a later name than
+  // the last.
   const auto nanoseconds = std::chrono::system_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-  path_ = folder / fmt::format("events.out.tfevents.{}.{}.{}.{:09}", nanoseconds / 1'000'000'000, host_name(), ::getpid(),
-                               nanoseconds % 1'000'000'000);
+  path_ = folder / fmt::format("events.out.tfevents.{}.{}.{}.{:09}", nanoseconds / 1'000'000'000, host_name(),
+                               ::getpid(), nanoseconds % 1'000'000'000);
   file_.open(path_, std::ios::binary | std::ios::app);
   if (!file_) throw DataError("{}: cannot be written: {}", path_.string(), std::strerror(errno));
   write_record(Message().fixed(1, wall_seconds()).bytes(3, "brain.Event:2").text());
-  constexpr uint64_t kStart = 1;  // SessionLog.START: events of this step and later ones in earlier files are void
+  constexpr uint64_t kStart =
+      1;  // SessionLog.START: events of this step and later ones in earlier files are void
   write_record(Message()
                    .fixed(1, wall_seconds())
                    .varint(2, static_cast<uint64_t>(first_step + 1))
@@ -127,13 +130,17 @@ void TensorBoardWriter::append(int64_t step, const std::vector<Scalar>& scalars)
   for (const Scalar& scalar : scalars) {
     summary.bytes(1, Message().bytes(1, scalar.tag).fixed(2, static_cast<float>(scalar.value)).text());
   }
-  write_record(
-      Message().fixed(1, wall_seconds()).varint(2, static_cast<uint64_t>(step)).bytes(5, summary.text()).text());
+  write_record(Message()
+                   .fixed(1, wall_seconds())
+                   .varint(2, static_cast<uint64_t>(step))
+                   .bytes(5, summary.text())
+                   .text());
 }
 
 void TensorBoardWriter::write_record(std::string_view event) {
   const std::string length = little_endian(event.size(), 8);
-  file_ << length << little_endian(masked_crc32c(length), 4) << event << little_endian(masked_crc32c(event), 4);
+  file_ << length << little_endian(masked_crc32c(length), 4) << event
+        << little_endian(masked_crc32c(event), 4);
   if (!file_) throw DataError("{}: cannot be written: {}", path_.string(), std::strerror(errno));
 }
 

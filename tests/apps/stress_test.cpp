@@ -1,4 +1,5 @@
-// scrna-train stress, report and replay from the outside: a whole table on a tiny file, gone on with, and looked at.
+// scrna-train stress, report and replay from the outside: a whole table on a tiny file, gone on with, and
+// looked at.
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -24,7 +25,8 @@ class Stress : public testing::Test {
                            << "optim: {learning_rate: 0.01, warmup_steps: 1}\n"
                               "train: {steps: 6, global_batch_cells: 8, device: cpu, num_threads: 1}\n"
                               "heldout: {every_steps: 3}\n";
-    std::ofstream(table_) << "title: A small table\nbase: config.yaml\naxes: {model.attention: [sigmoid, softmax], optim.learning_rate: [0.01, 1e30]}\n";
+    std::ofstream(table_) << "title: A small table\nbase: config.yaml\naxes: {model.attention: [sigmoid, "
+                             "softmax], optim.learning_rate: [0.01, 1e30]}\n";
   }
   [[nodiscard]] test::ProcessResult stress(std::vector<std::string> flags = {}) const {
     std::vector<std::string> words = {"stress", "--config", table_, "--out", out_.string()};
@@ -32,7 +34,8 @@ class Stress : public testing::Test {
     return scrna_train(words);
   }
   test::TempDir folder_;
-  const std::string cells_ = (folder_ / "cells.h5ad").string(), config_ = (folder_ / "config.yaml").string(), table_ = (folder_ / "table.yaml").string();
+  const std::string cells_ = (folder_ / "cells.h5ad").string(), config_ = (folder_ / "config.yaml").string(),
+                    table_ = (folder_ / "table.yaml").string();
   const fs::path out_ = folder_ / "out";
 };
 
@@ -43,7 +46,9 @@ TEST_F(Stress, ATableRunsToItsReportAndIsNotRunAgain) {
   EXPECT_TRUE(contains(first.out, "2 arms finished, 2 diverged, 0 failed")) << first.out;
   EXPECT_TRUE(contains(first.out, (out_ / "report.html").string())) << first.out;
   const std::string html = read_file(out_ / "report.html");
-  for (const char* part : {"A small table", "Verdicts", "panel-max-score", "rate-loss-0", "4 of 4 arms have ended"}) EXPECT_TRUE(contains(html, part)) << part;
+  for (const char* part :
+       {"A small table", "Verdicts", "panel-max-score", "rate-loss-0", "4 of 4 arms have ended"})
+    EXPECT_TRUE(contains(html, part)) << part;
   EXPECT_TRUE(fs::exists(out_ / "report-figures/panel-loss.svg"));
   EXPECT_TRUE(fs::exists(out_ / "vocabulary.tsv"));
   const std::string metrics = read_file(out_ / "sigmoid-lr0.01/metrics.jsonl");
@@ -56,11 +61,14 @@ TEST_F(Stress, ATableRunsToItsReportAndIsNotRunAgain) {
   const fs::path dump = *fs::directory_iterator(out_ / "softmax-lr1e30/divergence");
   const auto replay = scrna_train({"replay", dump.string()});
   ASSERT_EQ(replay.exit_code, 0) << replay.err;
-  for (const char* part : {"not finite", "8 cells", "the beginning of the run", "largest |score|", "the same bits"}) EXPECT_TRUE(contains(replay.out, part)) << part << replay.out;
+  for (const char* part :
+       {"not finite", "8 cells", "the beginning of the run", "largest |score|", "the same bits"})
+    EXPECT_TRUE(contains(replay.out, part)) << part << replay.out;
 }
 
 TEST_F(Stress, AnArmThatFailsIsReportedAndTheOthersRun) {
-  std::ofstream(table_) << "base: config.yaml\naxes: {train.seed: [1, 2]}\nvariants: {good: {}, bad: {data.min_genes: 1000}}\n";
+  std::ofstream(table_)
+      << "base: config.yaml\naxes: {train.seed: [1, 2]}\nvariants: {good: {}, bad: {data.min_genes: 1000}}\n";
   const auto result = stress();
   EXPECT_EQ(result.exit_code, 5) << result.err;
   EXPECT_TRUE(contains(result.err, "arm bad-seed1 failed: exit code 3")) << result.err;
@@ -78,9 +86,10 @@ TEST_F(Stress, ThePlanShowsArmsAndCostAndRunsNothing) {
 }
 
 TEST_F(Stress, WhatIsWrongIsToldBeforeAnythingRuns) {
-  expect_failure(stress({"--set", "train.setps=5"}), 2, {"train.setps", "train.steps"});
+  expect_failure(stress({"--set", "train.setps=5"}), 2, {"train.setps", "did you mean 'steps'"});
   expect_failure(stress({"--axis", "train.seed=[1, 1]"}), 2, {"twice"});
-  expect_failure(scrna_train({"stress", "--config", (folder_ / "missing.yaml").string()}), 2, {"missing.yaml"});
+  expect_failure(scrna_train({"stress", "--config", (folder_ / "missing.yaml").string()}), 2,
+                 {"missing.yaml"});
   EXPECT_FALSE(fs::exists(out_));
 }
 
@@ -91,11 +100,14 @@ TEST_F(Stress, ReportsOfRunsAreWrittenAndWrongFoldersRefused) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(result.out, page + "\n");
   const std::string html = read_file(page);
-  for (const char* part : {"Training loss", "Held-out loss", "Gradient norm by layer", "Where the time of a step goes", "Lengths of the cells", "optim.learning_rate: 0.01", "finished"}) {
+  for (const char* part :
+       {"Training loss", "Held-out loss", "Gradient norm by layer", "Where the time of a step goes",
+        "Lengths of the cells", "optim.learning_rate: 0.01", "finished"}) {
     EXPECT_TRUE(contains(html, part)) << part;
   }
   EXPECT_TRUE(fs::exists(folder_ / "pages/run-figures/loss.svg"));
-  expect_failure(scrna_train({"report", folder_.path().string(), "--out", page}), 3, {"not a run directory"});
+  expect_failure(scrna_train({"report", (folder_ / "pages").string(), "--out", page}), 3,
+                 {"not a run directory"});
   expect_failure(scrna_train({"replay", config_}), 3, {"not the dump of a step"});
 }
 

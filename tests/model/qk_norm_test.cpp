@@ -19,7 +19,12 @@ namespace {
 using test::pack;
 
 ModelConfig tiny(QkNorm qk_norm) {
-  return {.qk_norm = qk_norm, .num_layers = 2, .width = 32, .num_heads = 2, .feed_forward_width = 64, .dropout = 0};
+  return {.qk_norm = qk_norm,
+          .num_layers = 2,
+          .width = 32,
+          .num_heads = 2,
+          .feed_forward_width = 64,
+          .dropout = 0};
 }
 
 double largest_score(const Encoder& encoder) {
@@ -89,7 +94,8 @@ TEST(QkNorm, GradientsOfItsGainsAreThoseOfDifferencesAndTheSameWhenRecomputed) {
     gain->value.copy_(before - gradient * (step / norm));
     const double below = loss();
     gain->value.copy_(before);
-    EXPECT_NEAR((above - below) / (2 * step), norm, 0.02 * norm);  // third derivatives, and rounding of losses of 40
+    EXPECT_NEAR((above - below) / (2 * step), norm,
+                0.02 * norm);  // third derivatives, and rounding of losses of 40
   }
 }
 
@@ -103,7 +109,8 @@ TEST(AttentionBias, ZeroLetsEveryTokenAttendToHalfOfTheOthers) {
     ASSERT_EQ(context.layer_statistics.size(), 2U);
     const auto at = static_cast<int64_t>(of_attention(ops::AttentionStatistic::kRowSumMean));
     // Initial scores are near 0: weights of 1/2, or of 1 / 33 each.
-    EXPECT_NEAR(context.layer_statistics[0][at].item<double>(), bias == AttentionBias::kZero ? 16 : 32.0 / 33, 0.05);
+    EXPECT_NEAR(context.layer_statistics[0][at].item<double>(), bias == AttentionBias::kZero ? 16 : 32.0 / 33,
+                0.05);
   }
 }
 

@@ -29,7 +29,8 @@ void expect_balanced(const std::string& text, const std::vector<std::string>& vo
     const std::string inside = text.substr(at + 1, end - at - 1);
     if (inside[0] == '!' || inside.back() == '/') continue;
     const bool closes = inside[0] == '/';
-    const std::string name = inside.substr(closes ? 1 : 0, inside.find_first_of(" \n", closes ? 1 : 0) - (closes ? 1 : 0));
+    const std::string name =
+        inside.substr(closes ? 1 : 0, inside.find_first_of(" \n", closes ? 1 : 0) - (closes ? 1 : 0));
     if (std::ranges::find(void_tags, name) != void_tags.end()) continue;
     if (!closes) {
       open.push_back(name);
@@ -56,7 +57,8 @@ TEST(Scale, TicksAreRoundAndWithinTheRange) {
   EXPECT_EQ(Scale(ScaleKind::kLinear, 0, 10, 0, 1).ticks(5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   EXPECT_EQ(Scale(ScaleKind::kLog, 0.5, 2e4, 0, 1).ticks(6), (std::vector<double>{1, 10, 100, 1000, 10000}));
   EXPECT_EQ(Scale(ScaleKind::kLog, 9, 45, 0, 1).ticks(5), (std::vector<double>{10, 20}));
-  for (const auto& [low, high] : {std::pair{1.0, 1.0}, std::pair{0.0, 0.0}, std::pair{1e-30, 1e30}, std::pair{3.3, 3.4}}) {
+  for (const auto& [low, high] :
+       {std::pair{1.0, 1.0}, std::pair{0.0, 0.0}, std::pair{1e-30, 1e30}, std::pair{3.3, 3.4}}) {
     for (const ScaleKind kind : {ScaleKind::kLinear, ScaleKind::kLog}) {
       const Scale scale(kind, low, high, 0, 1);
       const std::vector<double> ticks = scale.ticks(5);
@@ -103,9 +105,20 @@ TEST(LineChart, BinsAreMeans) {
 }
 
 TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
-  LineChart chart{.title = "a < b & c", .y_kind = ScaleKind::kLog, .y_low = {}, .y_high = {}, .series = {}, .references = {{5, "limit"}}};
+  LineChart chart{.title = "a < b & c",
+                  .y_kind = ScaleKind::kLog,
+                  .y_low = {},
+                  .y_high = {},
+                  .series = {},
+                  .references = {{5, "limit"}}};
   for (int i = 0; i < 6; ++i) {
-    chart.series.push_back({.label = "run " + std::to_string(i), .colour = i, .x = {1, 2, 3, 4}, .y = {1, kNaN, 0, 10}, .style = {}, .ends_in_cross = i == 0, .tooltip = {}});
+    chart.series.push_back({.label = "run " + std::to_string(i),
+                            .colour = i,
+                            .x = {1, 2, 3, 4},
+                            .y = {1, kNaN, 0, 10},
+                            .style = {},
+                            .ends_in_cross = i == 0,
+                            .tooltip = {}});
   }
   const Svg svg = draw(chart);
   const std::string text = svg.file_text("a label");
@@ -127,7 +140,10 @@ TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
 }
 
 TEST(HeatMap, MarksWhatIsNotFiniteAndSurvivesNothing) {
-  const HeatMap map{.title = "norms", .rows = {"layer_00", "layer_01"}, .x = {1, 2, 3}, .values = {{1, 10, 100}, {1, kNaN, 0}}};
+  const HeatMap map{.title = "norms",
+                    .rows = {"layer_00", "layer_01"},
+                    .x = {1, 2, 3},
+                    .values = {{1, 10, 100}, {1, kNaN, 0}}};
   const std::string text = draw(map).file_text("map");
   expect_balanced(text, {});
   EXPECT_NE(text.find("not finite"), std::string::npos);
@@ -137,7 +153,10 @@ TEST(HeatMap, MarksWhatIsNotFiniteAndSurvivesNothing) {
 }
 
 TEST(Bars, SharesAddUpAndEmptyRowsDrawNothing) {
-  const std::string text = draw(StackedBars{.title = "t", .parts = {"forward", "backward"}, .rows = {{"run", {1, 3}}, {"none", {0, 0}}}}).file_text("bars");
+  const std::string text =
+      draw(StackedBars{
+               .title = "t", .parts = {"forward", "backward"}, .rows = {{"run", {1, 3}}, {"none", {0, 0}}}})
+          .file_text("bars");
   expect_balanced(text, {});
   EXPECT_NE(text.find("run: forward 25.0 %"), std::string::npos);
   EXPECT_NE(text.find("run: backward 75.0 %"), std::string::npos);
@@ -149,7 +168,13 @@ TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
   Page page("A <title>", "of & about");
   page.heading("Figures");
   std::vector<Figure> figures;
-  figures.push_back({"loss", "The \"loss\"", draw(LineChart{.title = "loss", .y_low = {}, .y_high = {}, .series = {{.label = "a", .x = {1, 2}, .y = {3, 2}, .style = {}, .tooltip = {}}}, .references = {}})});
+  figures.push_back(
+      {"loss", "The \"loss\"",
+       draw(LineChart{.title = "loss",
+                      .y_low = {},
+                      .y_high = {},
+                      .series = {{.label = "a", .x = {1, 2}, .y = {3, 2}, .style = {}, .tooltip = {}}},
+                      .references = {}})});
   page.figures(std::move(figures));
   page.table({.head = {"run", "loss"}, .rows = {{{"<a>", ""}, {"1.5", "bad"}}}});
   page.verdict("Mixed", "claim", "reason", "open");
@@ -159,10 +184,13 @@ TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
   expect_balanced(html, {"meta"});
   // Nothing is fetched: no address but the name space of SVG, no scripts.
   std::string rest = html;
-  for (std::size_t at; (at = rest.find("http://www.w3.org/2000/svg")) != std::string::npos;) rest.erase(at, 26);
-  for (const char* outside : {"http", "//", "<script", "@import", "url(", "src="}) EXPECT_EQ(rest.find(outside), std::string::npos) << outside;
+  for (std::size_t at; (at = rest.find("http://www.w3.org/2000/svg")) != std::string::npos;)
+    rest.erase(at, 26);
+  for (const char* outside : {"http", "//", "<script", "@import", "url(", "src="})
+    EXPECT_EQ(rest.find(outside), std::string::npos) << outside;
   EXPECT_EQ(html.find("<a>"), std::string::npos);
-  for (const char* part : {"prefers-color-scheme:dark", "@media print", "width=device-width"}) EXPECT_NE(html.find(part), std::string::npos) << part;
+  for (const char* part : {"prefers-color-scheme:dark", "@media print", "width=device-width"})
+    EXPECT_NE(html.find(part), std::string::npos) << part;
   expect_balanced(read_file(folder / "sub/report-figures/loss.svg"), {});
 }
 

@@ -33,13 +33,16 @@ class RunDataTest : public testing::Test {
 
 TEST_F(RunDataTest, HoldsCurvesSettingsAndWhatItEndedWith) {
   write_run(
-      "{\"step\":1,\"loss\":4,\"applied\":true,\"grad_norm_per_layer\":{\"embedding\":1,\"head\":2,\"layer_00\":3},\"mfu\":null,\"seconds\":0.5}\n"
-      "{\"step\":2,\"loss\":2,\"applied\":true,\"seconds\":0.25}\n{\"step\":2,\"heldout_loss\":3}\n{\"step\":3,\"lo");
+      "{\"step\":1,\"loss\":4,\"applied\":true,\"grad_norm_per_layer\":{\"embedding\":1,\"head\":2,\"layer_"
+      "00\":3},\"mfu\":null,\"seconds\":0.5}\n"
+      "{\"step\":2,\"loss\":2,\"applied\":true,\"seconds\":0.25}\n{\"step\":2,\"heldout_loss\":3}\n{\"step\":"
+      "3,\"lo");
   const RunData run = read_run(folder_.path());
   EXPECT_EQ(run.steps_done, 2);
   EXPECT_EQ(run.find("loss")->values, (std::vector<double>{4, 2}));
   EXPECT_TRUE(std::isnan(run.find("mfu")->values[0]));
-  EXPECT_EQ(run.layers_of("grad_norm_per_layer"), (std::vector<std::string>{"embedding", "layer_00", "head"}));
+  EXPECT_EQ(run.layers_of("grad_norm_per_layer"),
+            (std::vector<std::string>{"embedding", "layer_00", "head"}));
   EXPECT_EQ(run.setting("data.files"), "a.h5ad, b.h5ad");
   EXPECT_EQ(run.setting("model.attention"), "sigmoid");
   EXPECT_EQ(run.last_mean("loss"), 2);
@@ -72,7 +75,8 @@ TEST_F(RunDataTest, TellsAStepThatEndedTheRunFromOneThatItSkipped) {
 }
 
 TEST_F(RunDataTest, ReadsLengthsAndRollbacks) {
-  write_run("{\"step\":1,\"loss\":4}\n{\"step\":0,\"rollback_from_step\":2,\"data_offset\":2,\"reason\":\"r\"}\n");
+  write_run(
+      "{\"step\":1,\"loss\":4}\n{\"step\":0,\"rollback_from_step\":2,\"data_offset\":2,\"reason\":\"r\"}\n");
   write("checkpoints/latest/state.json", "{\"cells_by_length\":[[64,10],[90.5,20]]}");
   const RunData run = read_run(folder_.path());
   ASSERT_EQ(run.length_edges.size(), 3U);
@@ -83,7 +87,8 @@ TEST_F(RunDataTest, ReadsLengthsAndRollbacks) {
 
 TEST_F(RunDataTest, RefusesWhatItCannotUnderstand) {
   EXPECT_THROW((void)read_run(folder_.path()), DataError);
-  for (const char* metrics : {"nonsense\n", "[]\n", "{\"loss\":1}\n", "{\"step\":\"1\"}\n", "{\"step\":1,\"rollback_from_step\":\"x\"}\n"}) {
+  for (const char* metrics : {"nonsense\n", "[]\n", "{\"loss\":1}\n", "{\"step\":\"1\"}\n",
+                              "{\"step\":1,\"rollback_from_step\":\"x\"}\n"}) {
     write_run(metrics);
     EXPECT_THROW((void)read_run(folder_.path()), DataError) << metrics;
   }

@@ -43,7 +43,8 @@ TEST(DivergenceWatch, TheLimitIsTheFactorTimesTheMedianOfStepsUpToTheLastButOne)
 
 TEST(DivergenceWatch, StepsThatWereNotAppliedAreToldApartAndDoNotEnterTheMedian) {
   DivergenceWatch watch(watchful(), {});
-  for (int64_t number = 1; number <= 4; ++number) EXPECT_EQ(watch.observe(step(number, 3, 1)), Divergence::kNone);
+  for (int64_t number = 1; number <= 4; ++number)
+    EXPECT_EQ(watch.observe(step(number, 3, 1)), Divergence::kNone);
   EXPECT_EQ(watch.observe(step(5, 3, 1e6, false)), Divergence::kExploded);
   EXPECT_EQ(watch.observe(step(6, std::nan(""), 1, false)), Divergence::kNotFinite);
   EXPECT_EQ(watch.observe(step(7, 3, kInfinity, false)), Divergence::kNotFinite);
@@ -64,17 +65,34 @@ TEST(DivergenceWatch, ALossAboveItsStartForLongEnoughIsDivergence) {
     EXPECT_EQ(watch.observe(step(number, number % 2 == 0 ? 9 : 11, 1)), Divergence::kNone);  // mean 10
   }
   int64_t number = DivergenceWatch::kStartSteps;
-  for (const double loss : {10.5, 10.5, 9.5, 10.5, 10.5}) EXPECT_EQ(watch.observe(step(++number, loss, 1)), Divergence::kNone);
+  for (const double loss : {10.5, 10.5, 9.5, 10.5, 10.5})
+    EXPECT_EQ(watch.observe(step(++number, loss, 1)), Divergence::kNone);
   EXPECT_EQ(watch.observe(step(++number, 10.5, 1)), Divergence::kLossAboveStart);
 }
 
 TEST(StepDump, ReadsBackAsItWasWritten) {
   const test::TempDir folder;
-  const StepDump dump{.step = 7, .data_step = 9, .epoch = 1, .seed = 42, .data_offset = 3, .offset_since_step = 2,
-                      .reason = "r", .policy = "skip", .loss = std::nan(""), .grad_norm = -kInfinity, .learning_rate = 1.0 / 3,
-                      .grad_norm_limit = kInfinity, .is_applied = false, .layer_names = {"embedding", "layer_00"},
-                      .grad_norm_per_layer = {0.1, kInfinity}, .max_score_per_layer = {2.5}, .tokens = 5, .masked_tokens = 1,
-                      .num_ranks = 2, .device = "cpu", .compute_type = "Float",
+  const StepDump dump{.step = 7,
+                      .data_step = 9,
+                      .epoch = 1,
+                      .seed = 42,
+                      .data_offset = 3,
+                      .offset_since_step = 2,
+                      .reason = "r",
+                      .policy = "skip",
+                      .loss = std::nan(""),
+                      .grad_norm = -kInfinity,
+                      .learning_rate = 1.0 / 3,
+                      .grad_norm_limit = kInfinity,
+                      .is_applied = false,
+                      .layer_names = {"embedding", "layer_00"},
+                      .grad_norm_per_layer = {0.1, kInfinity},
+                      .max_score_per_layer = {2.5},
+                      .tokens = 5,
+                      .masked_tokens = 1,
+                      .num_ranks = 2,
+                      .device = "cpu",
+                      .compute_type = "Float",
                       .cells = {{.rank = 0, .micro_batch = 1, .id = 0xfedcba9876543210ULL, .tokens = 5}}};
   write_dump(folder / "dump.json", dump);
   const StepDump read = read_dump(folder / "dump.json");

@@ -1,12 +1,13 @@
-// Runs that diverge, on purpose and at known places: a limit so tight that ordinary noise exceeds it now and then.
+// Runs that diverge, on purpose and at known places: a limit so tight that ordinary noise exceeds it now and
+// then.
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/core/error.h"
@@ -26,8 +27,9 @@ class Recovery : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     shared_ = new test::TempDir;
-    data::synthesize({.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
-                     *shared_ / "cells.h5ad");
+    data::synthesize(
+        {.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
+        *shared_ / "cells.h5ad");
   }
   static void TearDownTestSuite() { delete shared_; }
 
@@ -66,7 +68,10 @@ class Recovery : public testing::Test {
   static std::string curve_of(const fs::path& run) {
     std::string text;
     for (const Json& line : lines_of(run)) {
-      text += Json{line["step"], line["loss"], line["grad_norm"], line["applied"], line["skipped_steps"], line["weight_norm_per_layer"]}.dump() + "\n";
+      text += Json{line["step"],    line["loss"],          line["grad_norm"],
+                   line["applied"], line["skipped_steps"], line["weight_norm_per_layer"]}
+                  .dump() +
+              "\n";
     }
     return text;
   }
@@ -159,7 +164,8 @@ TEST_F(Recovery, SkippedStepsChangeNothingAreCountedAndReplay) {
   for (const Json& line : lines_of(config.run.dir)) {
     if (line["applied"] == false) {
       ++skipped;
-      for (const auto& [layer, ratio] : line["update_ratio_per_layer"].items()) EXPECT_EQ(ratio, 0.0) << layer;
+      for (const auto& [layer, ratio] : line["update_ratio_per_layer"].items())
+        EXPECT_EQ(ratio, 0.0) << layer;
       EXPECT_EQ(line["weight_norm_per_layer"], before["weight_norm_per_layer"]);
     } else {
       EXPECT_GT(line["update_ratio_per_layer"]["layer_00"].get<double>(), 0.0);
@@ -206,7 +212,8 @@ TEST_F(Recovery, ARollbackGoesOnFromTheCheckpointWithCellsNotSeen) {
       ++rollbacks;
       EXPECT_EQ(line["step"], expected_step - 1);
       // The cells up to those of the step that failed are left out.
-      EXPECT_EQ(line["data_offset"], offset + line["rollback_from_step"].get<int64_t>() - line["step"].get<int64_t>());
+      EXPECT_EQ(line["data_offset"],
+                offset + line["rollback_from_step"].get<int64_t>() - line["step"].get<int64_t>());
       offset = line["data_offset"];
       continue;
     }
@@ -226,7 +233,8 @@ TEST_F(Recovery, ARollbackGoesOnFromTheCheckpointWithCellsNotSeen) {
 }
 
 TEST_F(Recovery, ARunThatWentBackResumesToTheSameBits) {
-  TrainConfig whole = small("whole", OnDivergence::kRollback), parts = small("parts", OnDivergence::kRollback);
+  TrainConfig whole = small("whole", OnDivergence::kRollback),
+              parts = small("parts", OnDivergence::kRollback);
   whole.monitor.explosion_factor = parts.monitor.explosion_factor = 1.2;
   whole.train.max_recoveries = parts.train.max_recoveries = 30;
   train(whole, std::nullopt);

@@ -42,7 +42,8 @@ TEST(TensorBoard, AFileHoldsVersionStartAndTheNumbersOfTheLines) {
   const test::TempDir folder;
   {
     TensorBoardWriter writer(folder / "events", 6);
-    writer.append_line(R"({"step":300,"loss":1.5,"mfu":null,"applied":true,"grad_norm_per_layer":{"layer_00":2}})", true);
+    writer.append_line(
+        R"({"step":300,"loss":1.5,"mfu":null,"applied":true,"grad_norm_per_layer":{"layer_00":2}})", true);
     writer.append_line(R"({"step":301,"loss":1.5,"grad_norm_per_layer":{"layer_00":2}})", false);
     writer.flush();
   }
@@ -50,13 +51,15 @@ TEST(TensorBoard, AFileHoldsVersionStartAndTheNumbersOfTheLines) {
   ASSERT_EQ(files.size(), 1U);
   const std::vector<std::string> records = records_of(read_file(files[0]));
   ASSERT_EQ(records.size(), 4U);
-  // After the wall time (key, 8 bytes) come, as protobuf writes them: field 3, "brain.Event:2"; field 2, 7 and field 7.
+  // After the wall time (key, 8 bytes) come, as protobuf writes them: field 3, "brain.Event:2"; field 2, 7
+  // and field 7.
   EXPECT_EQ(records[0].substr(9), std::string("\x1a\x0d") + "brain.Event:2");
   EXPECT_EQ(records[1].substr(9), std::string("\x10\x07\x3a\x02\x08\x01"));
   const std::string three_halves("\x00\x00\xc0\x3f", 4), two("\x00\x00\x00\x40", 4);
   const std::string loss = "\x0a\x0b\x0a\x04loss\x15" + three_halves;
   const std::string norm = std::string("\x0a\x23\x0a\x1c") + "grad_norm_per_layer/layer_00" + "\x15" + two;
-  EXPECT_EQ(records[2].substr(9), std::string("\x10\xac\x02\x2a") + static_cast<char>(loss.size() + norm.size()) + norm + loss);
+  EXPECT_EQ(records[2].substr(9),
+            std::string("\x10\xac\x02\x2a") + static_cast<char>(loss.size() + norm.size()) + norm + loss);
   EXPECT_EQ(records[3].substr(9), std::string("\x10\xad\x02\x2a") + static_cast<char>(loss.size()) + loss);
 }
 
