@@ -17,8 +17,12 @@ int main(int argc, char** argv) {
     add_inspect(program);
     add_synthesize(program);
     add_cache(program);
+    add_evaluate(program);
     add_train(program);
     add_launch(program);
+    add_replay(program);
+    add_report(program);
+    add_stress(program);
     add_embed(program);
     add_export(program);
     add_bench(program);

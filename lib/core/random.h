@@ -10,7 +10,8 @@
 namespace scrna {
 
 /// What a stream of random numbers is for. Streams of different purposes are independent for one seed.
-enum class RandomPurpose : uint32_t { kShuffle = 1, kMask = 2, kDropout = 3, kInit = 4, kSplit = 5, kSynthesize = 6, kProbe = 7, kReplace = 8, kSample = 9 };
+enum class RandomPurpose : uint32_t { kShuffle = 1, kMask = 2, kDropout = 3, kInit = 4, kSplit = 5, kSynthesize = 6, kProbe = 7, kReplace = 8, kSample = 9,
+                                      kEvaluate = 16 };
 
 /// 64 well-mixed bits of `value` (the finaliser of SplitMix64).
 constexpr uint64_t mix64(uint64_t value) noexcept {

@@ -89,6 +89,15 @@ inline constexpr double kLongRanksRelative = 1e-3;
 /// The same with gradients rounded to bf16 (2^-9 each, independent) before they are summed.
 inline constexpr double kBf16GradientsRelative = 2e-2;
 
+/// Metrics in fp64 on a dozen cells with numbers of order 10: some hundred roundings.
+inline constexpr double kFloat64Metric = 1e-12;
+/// Distances of cells of order 1 after everything was moved by 1e6: their numbers hold 2^-53 x 1e6 = 1e-10.
+inline constexpr double kMovedMetric = 1e-8;
+/// A minimum found to a gradient of 1e-12, curvature of order 1.
+inline constexpr double kConvergedMinimum = 1e-9;
+/// UMAP's curve against umap-learn's, whose optimiser stops at 1e-8 of squares; values given with five digits.
+inline constexpr double kUmapCurve = 1e-4;
+
 /// Statistical: standard deviations of the mean, false alarm 6e-7 (5.0 sigma, two-sided).
 inline constexpr double kSigmas = 5.0;
 

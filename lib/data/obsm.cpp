@@ -1,0 +1,67 @@
+#include "lib/data/obsm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+#include "lib/core/error.h"
+#include "lib/core/suggest.h"
+#include "lib/data/hdf5.h"
+
+namespace scrna::data {
+namespace {
+
+std::vector<std::string> keys_of(const h5::Group& root) {
+  if (root.kind_of("obsm") != h5::ObjectKind::kGroup) return {};
+  return root.group("obsm").members();
+}
+
+[[noreturn]] void refuse_key(const h5::Group& root, const std::string& key) {
+  const std::vector<std::string> keys = keys_of(root);
+  if (keys.empty()) throw DataError("{} has no obsm/{}: its obsm is empty or absent", root.where(), key);
+  const std::string near = nearest_name(key, keys);
+  throw DataError("{} has no obsm/{}{}; obsm holds {}", root.where(), key,
+                  near.empty() ? "" : fmt::format(" (did you mean '{}'?)", near), fmt::join(keys, ", "));
+}
+
+}  // namespace
+
+std::vector<std::string> obsm_keys(const std::filesystem::path& path) {
+  const std::lock_guard lock(h5::hdf5_mutex());
+  return keys_of(h5::open_file(path));
+}
+
+ObsmMatrix read_obsm(const std::filesystem::path& path, const std::string& key) {
+  const std::lock_guard lock(h5::hdf5_mutex());
+  const h5::Group root = h5::open_file(path);
+  const std::string member = "obsm/" + key;
+  const h5::ObjectKind kind = root.kind_of("obsm") == h5::ObjectKind::kGroup ? root.kind_of(member) : h5::ObjectKind::kMissing;
+  if (key.empty() || kind == h5::ObjectKind::kMissing) refuse_key(root, key);
+  if (kind == h5::ObjectKind::kGroup)
+    throw DataError("{}:/{} is a {}; only dense matrices can be read as an embedding: adata.obsm['{}'] = numpy.asarray(...)",
+                    root.where(), member, root.text_attribute("encoding-type", member).value_or("group"), key);
+  const h5::Dataset values = root.dataset(member);
+  const std::vector<uint64_t>& shape = values.shape();
+  if (shape.size() != 2 || shape[1] == 0 || values.is_text() || values.number_kind() == h5::NumberKind::kNone)
+    throw DataError("{}: expected numbers, cells x dimensions; got {} of shape [{}]", values.where(), values.type_name(),
+                    fmt::join(shape, ", "));
+  ObsmMatrix out{static_cast<int64_t>(shape[0]), static_cast<int64_t>(shape[1]), {}};
+  out.values.resize(values.num_elements());
+  values.read_rows(0, shape[0], out.values.data());
+  const auto wrong = std::find_if(out.values.begin(), out.values.end(), [](float value) { return !std::isfinite(value); });
+  if (wrong != out.values.end()) {
+    const int64_t place = wrong - out.values.begin();
+    const auto row_is_wrong = [&](int64_t row) {
+      const auto start = out.values.begin() + row * out.width;
+      return std::any_of(start, start + out.width, [](float value) { return !std::isfinite(value); });
+    };
+    int64_t rows = 0;
+    for (int64_t row = 0; row < out.cells; ++row) rows += row_is_wrong(row);
+    throw DataError("{}: {} of {} rows have a value that is not finite (first: row {}, column {}, {}); an embedding must be "
+                    "complete: drop those cells from the file, or compute it again", values.where(), rows, out.cells,
+                    place / out.width, place % out.width, static_cast<double>(*wrong));
+  }
+  return out;
+}
+
+}  // namespace scrna::data
