@@ -26,6 +26,7 @@ if ! cmp -s "$requirements" "$environment/complete"; then
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements" >&2
   if [ "${1:-}" = torch ]; then
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps torch==2.11.0 >&2
+    ln -sfn "$cache/libtorch-2.11.0/nvidia" "$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia"
   fi
   cp "$requirements" "$environment/complete"
 fi

@@ -78,7 +78,8 @@ class Model(nn.Module):
             if name not in HARMLESS and value not in KNOWN.get(name, ()):
                 raise ValueError(f"model.{name} = {value}: this version of scrna_torch.py does not know it")
         rows = [line.split("\t") for line in metadata["vocabulary"].splitlines() if line and not line.startswith("#")]
-        header, rows = rows[0], rows[1:]
+        header = rows[0]
+        rows = [row for row in rows[1:] if int(row[header.index("token")]) >= SPECIAL]
         self.genes = [row[header.index("gene")] for row in rows]
         self.medians = numpy.array([row[header.index("median")] for row in rows], dtype=numpy.float32)
         self.token_of = {gene: SPECIAL + i for i, gene in enumerate(self.genes)}

@@ -34,7 +34,8 @@ void write_record(const h5::Handle& root, const std::string& name, const Embeddi
     std::visit([&](const auto& scalar) { h5::write_scalar(group, entry, scalar); }, value);
 }
 
-// The AnnData file of cells without genes.
+// The AnnData file of cells without genes. Its X of no columns is there because readers of .h5ad files, ours
+// among them, expect a matrix.
 void write_frame(const h5::Handle& root, const std::vector<std::string>& names) {
   h5::set_encoding(root, "anndata", "0.1.0");
   for (const char* table : {"obs", "var"}) {
@@ -45,6 +46,13 @@ void write_frame(const h5::Handle& root, const std::vector<std::string>& names) 
     h5::Appender index(group, "_index", h5::ElementType::kText, kGzipLevel);
     if (std::string(table) == "obs") index.append(std::span(names));
   }
+  const h5::Handle matrix = h5::create_group(root, "X");
+  h5::set_encoding(matrix, "csr_matrix", "0.1.0");
+  h5::set_attribute(matrix, "shape", std::vector<int64_t>{std::ssize(names), 0});
+  h5::Appender(matrix, "data", h5::ElementType::kFloat32, kGzipLevel);
+  h5::Appender(matrix, "indices", h5::ElementType::kInt32, kGzipLevel);
+  const std::vector<int64_t> no_entries(names.size() + 1);
+  h5::Appender(matrix, "indptr", h5::ElementType::kInt64, kGzipLevel).append(std::span(no_entries));
   for (const char* name : {"layers", "obsm", "obsp", "uns", "varm", "varp"}) dict_of(root, name);
 }
 

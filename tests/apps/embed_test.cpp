@@ -217,6 +217,38 @@ TEST_F(Embed, AnExportedModelGivesTheSameEmbeddings) {
   EXPECT_EQ(sha256_of_file(file), sha256_of_file(path("again.safetensors")));
 }
 
+// Every text is replaced by one of its length, so that the rest of the file stays as it is.
+TEST_F(Embed, ADamagedExportedFileIsRefusedWithItsName) {
+  const std::string file = path("model.safetensors");
+  ASSERT_EQ(scrna_train({"export", "--checkpoint", run(), "--out", file}).exit_code, 0);
+  const std::string whole = read_file(file);
+  const auto refused = [&](const std::string& contents, const std::string& part) {
+    std::ofstream(path("damaged.safetensors"), std::ios::binary) << contents;
+    expect_failure(scrna_train({"embed", "--checkpoint", path("damaged.safetensors"), "--device", "cpu",
+                                "--out", path("out.h5ad"), cells()}),
+                   3, {"damaged.safetensors", part});
+  };
+  const auto replaced = [&](const std::string& before, const std::string& after) {
+    EXPECT_EQ(before.size(), after.size());
+    const std::size_t at = whole.find(before);
+    EXPECT_NE(at, std::string::npos) << before;
+    return whole.substr(0, at) + after + whole.substr(at + before.size());
+  };
+  refused(whole.substr(0, whole.size() - 1), "truncated");
+  refused(whole.substr(0, 100), "not a safetensors file");
+  refused(replaced("\"format_version\":\"1\"", "\"format_version\":\"2\""), "version 2 of the format");
+  refused(replaced("\"scrna-train model\"", "\"scrna-train novel\""), "its format is 'scrna-train novel'");
+  refused(replaced("\"step\":\"2\"", "\"step\":\"x\""), "'step' in its metadata is 'x'");
+  refused(replaced("\"vocabulary\":", "\"vocobulary\":"), "has no 'vocabulary'");
+  refused(replaced("\\tENSG0", "\\tENSX0"), "another vocabulary");
+  refused(replaced("  width: 16", "  width: 32"), "has no tensor 'embedding.gene.weight' of shape");
+  refused(replaced("  max_tokens: 16", "  max_tokens: 99"), "has no tensor 'embedding.rank.weight' of shape");
+  refused(replaced("  num_layers: 1", "  num_layers: 9"), "has no tensor 'layer_01");
+  refused(replaced("  width: 16", "  widht: 16"), "its configuration cannot be used");
+  refused(replaced("layer_00.attention.qkv.bias", "layer_00.attention.qkv.bios"),
+          "has no tensor 'layer_00.attention.qkv.bias'");
+}
+
 TEST_F(Embed, ARunBeginsWithTheWeightsOfAnExportedModel) {
   const std::string file = path("model.safetensors"), config = (*shared_ / "config.yaml").string();
   ASSERT_EQ(scrna_train({"export", "--checkpoint", run(), "--out", file}).exit_code, 0);

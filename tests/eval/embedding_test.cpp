@@ -16,13 +16,12 @@
 #include "lib/model/token_tensors.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/memory_corpus.h"
+#include "tests/support/tolerance.h"
 
 namespace scrna::eval {
 namespace {
 
 constexpr int64_t kWidth = 32, kLayers = 3;
-// fp32 products over one cell's rows or a pack's round differently; embeddings here have norms near sqrt(32).
-constexpr double kPackTolerance = 2e-5;
 
 std::unique_ptr<model::Encoder> make_encoder(const data::Corpus& corpus,
                                              model::Attention attention = model::Attention::kSigmoid) {
@@ -76,7 +75,7 @@ TEST(Embedding, EveryPoolingAndLayerIsThatOfTheCellAlone) {
           ASSERT_EQ(rows.sizes(), (at::IntArrayRef{40, kWidth}));
           for (const int64_t cell : {0, 5, 11, 39}) {
             EXPECT_TRUE(at::allclose(rows[cell], expected_row(*encoder, cells.tokens_of(cell), options),
-                                     kPackTolerance, kPackTolerance))
+                                     test::kPackedEmbedding, test::kPackedEmbedding))
                 << name_of(pooling) << " of layer " << num_blocks << ", cell " << cell;
           }
         }
@@ -107,7 +106,8 @@ TEST(Embedding, TheNeighboursInThePackDoNotShow) {
     for (const int64_t tokens_per_pack : {33, 100, 100000}) {
       const at::Tensor packed =
           embed_cells(*encoder, cells, {.num_blocks = kLayers, .tokens_per_pack = tokens_per_pack});
-      EXPECT_TRUE(at::allclose(packed, alone, kPackTolerance, kPackTolerance, /*equal_nan=*/true))
+      EXPECT_TRUE(
+          at::allclose(packed, alone, test::kPackedEmbedding, test::kPackedEmbedding, /*equal_nan=*/true))
           << packed.sub(alone).abs().nan_to_num().max().item<double>() << " in packs of " << tokens_per_pack;
     }
   }

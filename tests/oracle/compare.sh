@@ -15,8 +15,6 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train"
 case "$what" in
   embed | torch)
     python="$cache/oracle-torch-python/bin/python"
-    # PyTorch's own copy of the CUDA libraries is not installed; those of our LibTorch serve.
-    export LD_LIBRARY_PATH="$cache/libtorch-2.11.0/torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     if ! "$python" -c 'import scanpy, torch' 2>/dev/null; then
       echo "SKIPPED: no Python with PyTorch and scanpy; make it with scripts/oracle_env.sh torch"
       exit 77

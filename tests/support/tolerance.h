@@ -68,6 +68,15 @@ inline constexpr double kAccumulatedGradientAbsolute = 1e-3;
 /// The same fp32 computation on a GPU and on the CPU: sums in another order, squared afterwards.
 inline constexpr double kGpuAgainstCpuRelative = 1e-5;
 
+/// An embedding in fp32 from packs of different cells, entries near 1: products of other shapes round differently, in
+/// three blocks.
+inline constexpr double kPackedEmbedding = 2e-5;
+/// An embedding in bf16 against fp32, relative L2 of a row: every product's operands rounded to 2^-9, a dozen of them
+/// one after another; a single token (Pooling::kFirst) does not average it out.
+inline constexpr double kBFloat16EmbeddingRelativeL2 = 2e-2;
+/// The same in bf16 from packs of different cells: sums in another order flip some roundings of results.
+inline constexpr double kBFloat16PackRelativeL2 = 1e-2;
+
 /// The curve of a dozen steps on several ranks against one process: gradients summed in another order (2^-24
 /// each), which AdamW's first steps, near the sign of a gradient, enlarge. Losses and norms, relative; a lost
 /// rank is 1e-2 and more.
