@@ -41,19 +41,14 @@ void check(const EvaluateCommand& command) {
   at_least("--threads", command.num_threads, 0);
 }
 
-struct NamedEmbedding {
-  std::string name;
-  eval::CellMatrix values;
-};
-
 /// The key, or with more than one file of that key, file and key.
 std::string name_of(const eval::EmbeddingPlace& place) {
   return place.file.empty() ? place.key : place.file.stem().string() + ":" + place.key;
 }
 
-std::vector<NamedEmbedding> read_embeddings(const EvaluateCommand& command, const data::AnnDataFile& file,
+std::vector<eval::NamedEmbedding> read_embeddings(const EvaluateCommand& command, const data::AnnDataFile& file,
                                             const std::vector<int64_t>& cells) {
-  std::vector<NamedEmbedding> out;
+  std::vector<eval::NamedEmbedding> out;
   for (const std::string& text : command.embeddings) {
     const eval::EmbeddingPlace place = eval::parse_embedding_place(text);
     out.push_back({name_of(place), eval::read_embedding(file, place, cells)});
@@ -68,7 +63,7 @@ std::vector<NamedEmbedding> read_embeddings(const EvaluateCommand& command, cons
 
 /// The baseline as an embedding, first of all; what it is goes into `words`.
 void add_baseline(const EvaluateCommand& command, const data::AnnDataFile& file, const std::vector<int64_t>& cells,
-                  std::vector<NamedEmbedding>& embeddings, std::string& words) {
+                  std::vector<eval::NamedEmbedding>& embeddings, std::string& words) {
   eval::Baseline baseline = eval::make_baseline(file, command.matrix, cells);
   if (!baseline.scores) {
     words = "none, " + baseline.problem;
@@ -92,14 +87,14 @@ ExitCode evaluate(const EvaluateCommand& command) {
   report.options.seed = command.choice.seed;
   report.options.with_umap = !command.without_umap && !command.out.empty();
   report.cells = eval::choose_cells(file, command.choice);
+  std::vector<eval::NamedEmbedding> embeddings = read_embeddings(command, file, report.cells.cells);
+  eval::leave_out_missing(report.cells, embeddings, command.choice);
   const std::vector<std::string> names = file.obs_index();
   for (const int64_t cell : report.cells.cells) report.cell_names.push_back(names[cell]);
-
-  std::vector<NamedEmbedding> embeddings = read_embeddings(command, file, report.cells.cells);
   add_baseline(command, file, report.cells.cells, embeddings, report.baseline);
   if (embeddings.empty()) throw DataError("{}: neither an embedding (--embedding) nor counts for the baseline", command.file);
   const eval::Labels* batches = report.cells.batches ? &*report.cells.batches : nullptr;
-  for (const NamedEmbedding& embedding : embeddings) {
+  for (const eval::NamedEmbedding& embedding : embeddings) {
     const double start = now_seconds();
     report.evaluations.push_back(eval::evaluate_embedding(
         embedding.name, embedding.values, report.cells.labels, batches, report.options, [&](std::string_view part) {

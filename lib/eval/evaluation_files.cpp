@@ -38,6 +38,7 @@ ordered_json choice_json(const EvaluationReport& report) {
                       {"cells_of_file", cells.file_cells},
                       {"left_out", {{"without_label", cells.unlabelled}, {"excluded_labels", cells.excluded},
                                     {"rare_labels", cells.rare_cells}, {"without_batch", cells.without_batch},
+                                    {"without_embedding", cells.without_embedding},
                                     {"not_sampled", cells.not_sampled}}},
                       {"excluded_labels", report.choice.excluded_labels},
                       {"rare_labels", cells.rare_labels}};
