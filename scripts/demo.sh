@@ -84,6 +84,7 @@ What was made, in $root:
   $run/vocabulary.tsv    the genes it knows, with the median that each is divided by
   $run/metrics.jsonl     one line a step: loss, gradient norms, largest attention scores, speed
   $run/log.txt           what was said on the way
+  $run/tensorboard/      the same numbers for TensorBoard
   $checkpoint
     model.safetensors       the weights, $(size_of "$checkpoint/model.safetensors")
     optimizer.safetensors, state.json, manifest.json: what it takes to go on, bit for bit
@@ -102,6 +103,9 @@ END
     echo "  $program train --check --config configs/demo.yaml --set model.width=256 --set run.dir=runs/wider --set $(typed "data.files=$data_files")"
   fi
   echo "  $program train --help    # examples; configs/README.md explains every setting"
+  echo
+  echo "The run as a page, to open in a browser:"
+  echo "  $root/$run/report.html"
 }
 
 size_of() { du --human-readable --apparent-size "$1" | cut -f 1; }
@@ -127,6 +131,7 @@ main() {
   # The warm-up of configs/demo.yaml is 20 steps; a run that is hardly longer gets a shorter one.
   if [ -n "$steps" ] && [ "$steps" -lt 40 ]; then settings+=(--set "optim.warmup_steps=$((steps / 2))"); fi
   show_and_run "$program" train --config configs/demo.yaml "${settings[@]}"
+  show_and_run "$program" report "$run" --out "$run/report.html" > /dev/null
   closing_words
 }
 

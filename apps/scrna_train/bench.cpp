@@ -8,6 +8,7 @@ void add_bench(Program& program) {
       add_command_group(program, "bench", "measures how fast this machine is, beside peers in the same run");
   add_bench_attention(program, group);
   add_bench_train(program, group);
+  add_bench_embed(program, group);
   add_bench_data(program, group);
   group.footer(
       "Examples:\n"
@@ -17,6 +18,8 @@ void add_bench(Program& program) {
       "      the same for the processor\n"
       "  scrna-train bench train --config configs/160m.yaml\n"
       "      optimizer steps of the 160M encoder on synthetic cells\n"
+      "  scrna-train bench embed --config configs/160m.yaml\n"
+      "      how fast it embeds cells\n"
       "  scrna-train bench data cells.h5ad\n"
       "      how fast a file becomes shuffled, tokenized cells\n");
 }

@@ -19,14 +19,20 @@ struct Program {
 void add_train(Program& program);
 /// Starts several processes of `train`.
 void add_launch(Program& program);
+void add_replay(Program& program);
+void add_report(Program& program);
+void add_stress(Program& program);
 void add_inspect(Program& program);
 void add_synthesize(Program& program);
 void add_cache(Program& program);
+void add_embed(Program& program);
+void add_export(Program& program);
 void add_evaluate(Program& program);
 /// The group `bench` and everything below it.
 void add_bench(Program& program);
 void add_bench_attention(Program& program, CLI::App& group);
 void add_bench_data(Program& program, CLI::App& group);
+void add_bench_embed(Program& program, CLI::App& group);
 void add_bench_train(Program& program, CLI::App& group);
 
 /// What --version prints: the program, what it was built with, and what it found on this machine.

@@ -20,6 +20,11 @@ int main(int argc, char** argv) {
     add_evaluate(program);
     add_train(program);
     add_launch(program);
+    add_replay(program);
+    add_report(program);
+    add_stress(program);
+    add_embed(program);
+    add_export(program);
     add_bench(program);
     if (!parse(program, argc, argv)) return 0;
     return static_cast<int>(program.run());

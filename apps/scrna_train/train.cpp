@@ -103,9 +103,8 @@ std::string summary(const train::TrainResult& result) {
   text += heldout_summary(result);
   if (result.meters.cells_per_second > 0) text += speed_summary(result.meters);
   text += fmt::format(
-      "  {}   loss, gradient norms and speed of every step\n"
-      "  {}   weights (safetensors), optimizer, state\n",
-      (result.run_directory / "metrics.jsonl").string(), result.checkpoint.string());
+      "  {}   loss, gradient norms and speed of every step\n", (result.run_directory / "metrics.jsonl").string());
+  if (!result.checkpoint.empty()) text += fmt::format("  {}   weights (safetensors), optimizer, state\n", result.checkpoint.string());
   return text;
 }
 

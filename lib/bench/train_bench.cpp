@@ -68,7 +68,7 @@ class Training {
     std::optional<train::PendingStep> before, in_flight;
     const auto finish = [&] {
       train::StepReport report = in_flight->wait();
-      if (!report.is_finite) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
+      if (!report.is_applied) throw NumericError("step {}: the loss or a gradient is not finite", report.step);
       if (before) report.seconds.idle = in_flight->clock().seconds_after(before->clock());
       report.seconds.total = report.seconds.idle + in_flight->clock().span_seconds();
       done(report);

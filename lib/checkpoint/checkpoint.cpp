@@ -9,6 +9,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "lib/core/error.h"
 #include "lib/core/files.h"
@@ -97,7 +98,7 @@ void verify_file(const Json& files, const fs::path& folder, const char* name) {
   }
 }
 
-void verify(const fs::path& folder) {
+void verify(const fs::path& folder, std::span<const char* const> names = kFiles) {
   const fs::path path = folder / kManifest;
   std::error_code problem;
   if (!fs::is_regular_file(path, problem)) {
@@ -110,7 +111,7 @@ void verify(const fs::path& folder) {
       throw CheckpointError("{}: written in version {} of the format, but this program reads version {}", path.string(),
                             version, kFormatVersion);
     }
-    for (const char* name : kFiles) verify_file(manifest.at("files"), folder, name);
+    for (const char* name : names) verify_file(manifest.at("files"), folder, name);
   } catch (const Json::exception&) {
     throw CheckpointError("{}: damaged: it is not the manifest of a checkpoint; resume from another one", path.string());
   }
@@ -164,6 +165,12 @@ fs::path save(const fs::path& root, int64_t step, const Contents& contents, int6
 Contents load(const fs::path& folder) {
   verify(folder);
   return {load_safetensors(folder / kFiles[0]), load_safetensors(folder / kFiles[1]), read_file(folder / kFiles[2])};
+}
+
+Contents load_without_optimizer(const fs::path& folder) {
+  constexpr std::array kNeeded = {kFiles[0], kFiles[2]};
+  verify(folder, kNeeded);
+  return {.model = load_safetensors(folder / kFiles[0]), .optimizer = {}, .state = read_file(folder / kFiles[2])};
 }
 
 std::vector<int64_t> steps_in(const fs::path& root) {

@@ -36,6 +36,10 @@ std::filesystem::path save(const std::filesystem::path& root, int64_t step, cons
 /// Verifies the manifest (presence, size, SHA-256) and reads everything. Throws CheckpointError naming the bad file.
 Contents load(const std::filesystem::path& folder);
 
+/// What a trained model is made of: contents with an empty optimizer, whose file is neither read nor verified.
+/// Throws CheckpointError naming the bad file.
+Contents load_without_optimizer(const std::filesystem::path& folder);
+
 /// Steps for which a finished checkpoint folder exists below `root`, ascending.
 std::vector<int64_t> steps_in(const std::filesystem::path& root);
 

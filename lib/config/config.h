@@ -49,6 +49,15 @@ concept NamedEnum = std::is_enum_v<T> && requires(T value) {
   enum_names(value);
 };
 
+/// The name of an enum's value, as a configuration writes it.
+template <NamedEnum T>
+constexpr std::string_view name_of(T value) {
+  for (const auto& [name, item] : enum_names(value)) {
+    if (item == value) return name;
+  }
+  return {};
+}
+
 namespace detail {
 
 inline std::string join(const std::string& path, std::string_view key) {

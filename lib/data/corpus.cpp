@@ -181,9 +181,12 @@ void Corpus::check_split() {
     num_heldout_cells_ += report.heldout_cells;
     const TokenizerReport& tokens = report.tokens;
     log::info(
-        "[data] {}: {} cells to train on, {} held out, {} left out (fewer than {} genes){}; vocabulary hit "
-        "rate {:.1f} % of genes, {:.1f} % of counts; cut at {} tokens: {:.1f} % of genes, {:.1f} % of counts",
-        report.name, report.training_cells, report.heldout_cells,
+        "[data] {}: {}, {} left out (fewer than {} genes){}; vocabulary hit rate {:.1f} % of genes, {:.1f} % "
+        "of counts; cut at {} tokens: {:.1f} % of genes, {:.1f} % of counts",
+        report.name,
+        config_.heldout_fraction > 0
+            ? fmt::format("{} cells to train on, {} held out", report.training_cells, report.heldout_cells)
+            : fmt::format("{} cells", report.training_cells),
         report.chosen_cells - report.training_cells - report.heldout_cells, config_.min_genes,
         report.chosen_cells == report.cells
             ? ""

@@ -115,6 +115,11 @@ Handle create_file(const std::filesystem::path& path) {
   return checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties.get(), H5P_DEFAULT), path.string());
 }
 
+Handle open_file_for_writing(const std::filesystem::path& path) {
+  checked_status(H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr), path.string());
+  return checked(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), path.string());
+}
+
 void close_file(Handle file, const std::filesystem::path& path) {
   checked_status(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), path.string());
 }
@@ -123,6 +128,16 @@ Handle create_group(const Handle& parent, const std::string& name) {
   const Handle properties = timeless(H5P_GROUP_CREATE);
   return checked(H5Gcreate2(parent.get(), name.c_str(), H5P_DEFAULT, properties.get(), H5P_DEFAULT),
                  where(parent, name));
+}
+
+bool has_member(const Handle& parent, const std::string& name) {
+  const htri_t found = H5Lexists(parent.get(), name.c_str(), H5P_DEFAULT);
+  checked_status(found, where(parent, name));
+  return found > 0;
+}
+
+Handle open_group(const Handle& parent, const std::string& name) {
+  return checked(H5Gopen2(parent.get(), name.c_str(), H5P_DEFAULT), where(parent, name));
 }
 
 void set_encoding(const Handle& object, const std::string& type, const std::string& version) {
@@ -216,6 +231,30 @@ void Appender::append(std::span<const std::string> texts) {
   for (const std::string& text : texts) pointers.push_back(text.c_str());
   const Handle type = text_type();
   append_raw(texts.size(), type.get(), pointers.data());
+}
+
+MatrixWriter::MatrixWriter(const Handle& parent, const std::string& name, int64_t num_rows, int64_t num_columns)
+    : where_(where(parent, name)), num_columns_(num_columns) {
+  const std::array shape = {static_cast<hsize_t>(num_rows), static_cast<hsize_t>(num_columns)};
+  const Handle space = checked(H5Screate_simple(2, shape.data(), nullptr), where_);
+  const Handle properties = timeless(H5P_DATASET_CREATE);
+  const Handle stored = stored_type(ElementType::kFloat32);
+  dataset_ = checked(H5Dcreate2(parent.get(), name.c_str(), stored.get(), space.get(), H5P_DEFAULT,
+                                properties.get(), H5P_DEFAULT),
+                     where_);
+  set_encoding(dataset_, "array", "0.2.0");
+}
+
+void MatrixWriter::write(int64_t first, int64_t count, const float* values) {
+  if (count == 0) return;
+  const std::array start = {static_cast<hsize_t>(first), hsize_t{0}};
+  const std::array size = {static_cast<hsize_t>(count), static_cast<hsize_t>(num_columns_)};
+  const Handle in_file = checked(H5Dget_space(dataset_.get()), where_);
+  checked_status(
+      H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr), where_);
+  const Handle in_memory = checked(H5Screate_simple(2, size.data(), nullptr), where_);
+  checked_status(
+      H5Dwrite(dataset_.get(), H5T_NATIVE_FLOAT, in_memory.get(), in_file.get(), H5P_DEFAULT, values), where_);
 }
 
 }  // namespace scrna::data::h5

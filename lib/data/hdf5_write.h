@@ -18,10 +18,14 @@ enum class ElementType { kInt8, kInt32, kInt64, kFloat32, kFloat64, kText };
 
 /// Creates or empties a file.
 Handle create_file(const std::filesystem::path& path);
+/// Opens an existing file to add to it.
+Handle open_file_for_writing(const std::filesystem::path& path);
 /// Everything to disk, then closes: what the destructor of a Handle cannot report is reported here.
 void close_file(Handle file, const std::filesystem::path& path);
 
 Handle create_group(const Handle& parent, const std::string& name);
+[[nodiscard]] bool has_member(const Handle& parent, const std::string& name);
+Handle open_group(const Handle& parent, const std::string& name);
 /// The attributes `encoding-type` and `encoding-version` that say what an object is.
 void set_encoding(const Handle& object, const std::string& type, const std::string& version);
 void set_attribute(const Handle& object, const std::string& name, const std::string& text);
@@ -55,6 +59,19 @@ class Appender {
   Handle dataset_;
   ElementType type_;
   uint64_t size_ = 0;
+};
+
+/// A 2-d float32 data set of fixed size, not compressed, with the encoding `array`.
+class MatrixWriter {
+ public:
+  MatrixWriter(const Handle& parent, const std::string& name, int64_t num_rows, int64_t num_columns);
+  /// Rows [first, first + count), one after another.
+  void write(int64_t first, int64_t count, const float* values);
+
+ private:
+  std::string where_;  // for messages
+  Handle dataset_;
+  int64_t num_columns_;
 };
 
 }  // namespace scrna::data::h5

@@ -31,6 +31,7 @@ struct Stream {
 struct Block {
   LayerNorm attention_norm;
   Linear qkv_projection;    // [3D, D]: Q, K and V of all heads in one product
+  LayerNorm query_norm, key_norm;  // [K] each; undefined without qk_norm, beta undefined with rms_norm
   Linear attention_output;  // [D, D]
   LayerNorm feed_forward_norm;
   Linear feed_forward_in;   // [F, D]
@@ -51,8 +52,13 @@ struct Block {
                                  const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] at::Tensor attention_branch(const at::Tensor& y, const TokenTensors& input, int64_t index,
                                             const ModelConfig& config, ForwardContext& context) const;
+  [[nodiscard]] at::Tensor attend(const at::Tensor& qkv_T3HK, const TokenTensors& input, int64_t index,
+                                  const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] at::Tensor feed_forward_branch(const at::Tensor& y, Recompute recompute) const;
 };
+
+/// x [T, H, K] normalised over K in fp32 as qk_norm says, in x's type. config.qk_norm must not be kNone.
+at::Tensor normalise_heads(const at::Tensor& x_THK, const LayerNorm& norm, const ModelConfig& config);
 
 /// The stream with its branch added, and its LayerNorm.
 ops::ResidualNorm add_and_normalise(const Stream& in, const LayerNorm& norm, at::ScalarType compute_type);

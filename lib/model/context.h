@@ -10,6 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/ops/attention_statistics.h"
+
 namespace scrna::model {
 
 /// A packed micro-batch on the device (lib/core/micro_batch.h says what the fields mean).
@@ -36,6 +38,20 @@ constexpr auto enum_names(Recompute) {
                     std::pair{std::string_view("block"), Recompute::kBlock}};
 }
 
+/// Positions in ForwardContext::layer_statistics: of the residual stream and its branches first, then those of
+/// ops::AttentionStatistic in their order, then the exact largest score.
+enum class LayerStatistic : int64_t {
+  kResidualRms,     // root mean square of the stream that enters the block
+  kAttentionRms,    // of what attention adds to it, before dropout
+  kFeedForwardRms,  // of what the feed-forward layers add
+  kFirstOfAttention,
+  kExactMaxScore = kFirstOfAttention + static_cast<int64_t>(ops::AttentionStatistic::kCount),  // NaN if not measured
+  kCount
+};
+constexpr LayerStatistic of_attention(ops::AttentionStatistic statistic) {
+  return static_cast<LayerStatistic>(static_cast<int64_t>(LayerStatistic::kFirstOfAttention) + static_cast<int64_t>(statistic));
+}
+
 struct ForwardContext {
   uint64_t seed = 0;        // root seed of the run: keys dropout and the score probe
   int64_t step = 0;         // optimizer step (0-based)
@@ -44,6 +60,9 @@ struct ForwardContext {
   Recompute recompute = Recompute::kNone;
   int64_t probe_queries = 0;           // sampled queries of the attention-score probe; 0: no probe
   std::vector<at::Tensor> max_scores;  // filled by the probe: one 0-d fp32 tensor per layer
+  int64_t statistics_queries = 0;      // sampled queries of layer_statistics; 0: not measured
+  bool exact_scores = false;           // with statistics_queries: kExactMaxScore too, which costs a pass over all scores
+  std::vector<at::Tensor> layer_statistics;  // one [LayerStatistic::kCount] fp32 tensor per layer, on the device
 };
 
 }  // namespace scrna::model

@@ -46,6 +46,17 @@ class Declarer {
     return {add(name + ".weight", layer, at::ones({config_.width}), false),
             add(name + ".bias", layer, at::zeros({config_.width}), false), config_.layer_norm_epsilon};
   }
+  /// Of queries and keys, where the configuration has them.
+  void head_norms(const std::string& name, const std::string& layer, Block& block) {
+    if (config_.qk_norm == QkNorm::kNone) return;
+    for (const auto& [norm, suffix] : {std::pair{&block.query_norm, ".query_norm"}, {&block.key_norm, ".key_norm"}}) {
+      norm->gamma = add(name + suffix + ".weight", layer, at::ones({config_.head_width()}), false);
+      if (config_.qk_norm == QkNorm::kLayerNorm) {
+        norm->beta = add(name + suffix + ".bias", layer, at::zeros({config_.head_width()}), false);
+      }
+      norm->epsilon = config_.layer_norm_epsilon;
+    }
+  }
   std::vector<ops::Parameter> take() { return std::move(parameters_); }
 
  private:
@@ -78,6 +89,7 @@ Encoder::Encoder(const ModelConfig& config, int64_t vocabulary_size, int64_t max
     Block block;
     block.attention_norm = declare.layer_norm(layer + ".attention.norm", layer);
     block.qkv_projection = declare.linear(layer + ".attention.qkv", layer, 3 * config.width, config.width);
+    declare.head_norms(layer + ".attention", layer, block);
     block.attention_output = declare.linear(layer + ".attention.output", layer, config.width, config.width);
     block.feed_forward_norm = declare.layer_norm(layer + ".feed_forward.norm", layer);
     block.feed_forward_in =
@@ -116,6 +128,7 @@ at::Tensor Encoder::embed(const TokenTensors& input, const std::optional<ops::Ce
 at::Tensor Encoder::hidden_after_blocks(const at::Tensor& embedding, const TokenTensors& input,
                                         ForwardContext& context) const {
   context.max_scores.clear();
+  context.layer_statistics.clear();
   Stream stream{embedding, {}, std::nullopt};
   for (std::size_t index = 0; index < blocks_.size(); ++index) {
     stream = blocks_[index](stream, input, static_cast<int64_t>(index), config_, context);
@@ -127,6 +140,21 @@ at::Tensor Encoder::hidden_states(const TokenTensors& input, ForwardContext& con
   const at::NoGradGuard no_grad;
   const at::Tensor embedding = embed(input, dropout_at(config_.num_layers, 0, input, config_, context));
   return hidden_after_blocks(embedding, input, context).to(at::kFloat);
+}
+
+at::Tensor Encoder::hidden_states_after(int64_t num_blocks, const TokenTensors& input,
+                                        ForwardContext& context) const {
+  SCRNA_CHECK(num_blocks >= 0 && num_blocks <= config_.num_layers, "{} of {} blocks", num_blocks,
+              config_.num_layers);
+  const at::NoGradGuard no_grad;
+  const at::Tensor embedding = embed(input, dropout_at(config_.num_layers, 0, input, config_, context));
+  if (num_blocks == config_.num_layers) return hidden_after_blocks(embedding, input, context);
+  Stream stream{embedding, {}, std::nullopt};
+  for (int64_t index = 0; index < num_blocks; ++index) {
+    stream = blocks_[static_cast<std::size_t>(index)](stream, input, index, config_, context);
+  }
+  // The block's last branch has not been added; the norm that comes with the sum is not used.
+  return num_blocks == 0 ? stream.h : add_and_normalise(stream, final_norm_, compute_type()).h;
 }
 
 at::Tensor Encoder::head_weight(const at::Tensor& flat) const {

@@ -65,6 +65,11 @@ class Encoder {
   /// Contextual embedding of every token: [T, D] fp32, after the final LayerNorm; computed in the compute
   /// type, without gradients. Throws ConfigError when a cell is longer than max_tokens.
   [[nodiscard]] at::Tensor hidden_states(const TokenTensors& input, ForwardContext& context) const;
+  /// The same after `num_blocks` blocks, from 0 (the embeddings) to L, without a copy to fp32: after all
+  /// blocks the final LayerNorm's result in the compute type, before that the residual stream in its own
+  /// type. Throws InternalError for another number.
+  [[nodiscard]] at::Tensor hidden_states_after(int64_t num_blocks, const TokenTensors& input,
+                                               ForwardContext& context) const;
 
   /// Sum over the masked tokens of the cross-entropy in nats: 0-d fp32 on the device, without gradients.
   /// Divide by the masked tokens of the global batch for the mean. Throws as hidden_states().

@@ -42,8 +42,25 @@ constexpr auto enum_names(ResidualPrecision) {
                     std::pair{std::string_view("bf16"), ResidualPrecision::kBf16}};
 }
 
+/// What is added to the scores of sigmoid attention before the sigmoid.
+enum class AttentionBias { kNegativeLogLength, kZero };
+constexpr auto enum_names(AttentionBias) {
+  return std::array{std::pair{std::string_view("negative_log_length"), AttentionBias::kNegativeLogLength},
+                    std::pair{std::string_view("zero"), AttentionBias::kZero}};
+}
+
+/// Of queries and keys, per head, before their product (Henry et al., arXiv 2010.04245; Dehghani et al., 2302.05442).
+enum class QkNorm { kNone, kLayerNorm, kRmsNorm };
+constexpr auto enum_names(QkNorm) {
+  return std::array{std::pair{std::string_view("none"), QkNorm::kNone},
+                    std::pair{std::string_view("layer_norm"), QkNorm::kLayerNorm},
+                    std::pair{std::string_view("rms_norm"), QkNorm::kRmsNorm}};
+}
+
 struct ModelConfig {
   Attention attention = Attention::kSigmoid;
+  AttentionBias attention_bias = AttentionBias::kNegativeLogLength;
+  QkNorm qk_norm = QkNorm::kNone;
   int64_t num_layers = 12;            // L
   int64_t width = 768;                // D
   int64_t num_heads = 12;             // H
@@ -60,6 +77,12 @@ struct ModelConfig {
   void visit(V&& v) {
     v("attention", attention,
       "sigmoid: sigmoid(QK/sqrt(K) - log n) V, n = tokens of the cell; softmax: the usual");
+    v("attention_bias", attention_bias,
+      "of sigmoid attention: negative_log_length, -log of the cell's tokens; zero, every token attends to half of all others "
+      "at first, which the paper warns of. Softmax has none");
+    v("qk_norm", qk_norm,
+      "normalises each head's queries and keys before their product, with learned gains (layer_norm: and offsets): bounds the "
+      "scores. By LibTorch's operations: slower, and takes memory. none: as the paper");
     v("num_layers", num_layers, "encoder blocks", config::between(1, 256));
     v("width", width, "hidden width D, a multiple of num_heads", config::between(8, 65536));
     v("num_heads", num_heads, "attention heads", config::between(1, 1024));

@@ -189,15 +189,17 @@ void ParameterSet::zero_gradients() {
 
 // The twin: norms of rows of 1,024 in fp32 (relative error about 1e-6), squared and summed in fp64: per
 // parameter, then per layer.
-at::Tensor ParameterSet::squared_gradient_norm_per_layer(Implementation implementation) const {
+at::Tensor ParameterSet::squared_norm_per_layer(const at::Tensor& flat, Implementation implementation) const {
+  SCRNA_CHECK(flat.dim() == 1 && flat.numel() == values_.numel() && flat.scalar_type() == at::kFloat,
+              "a flat fp32 buffer of {} elements is expected", values_.numel());
   const at::NoGradGuard no_grad;
-  if (use_kernel(implementation, "squared_gradient_norm_per_layer", unreadable_by_kernels({gradients_}))) {
+  if (use_kernel(implementation, "squared_norm_per_layer", unreadable_by_kernels({flat}))) {
 #ifdef SCRNA_CUDA_ENABLED
-    const int64_t num_rows = gradients_.numel() / kernels::kFlatRow;
-    const at::Tensor row_squares = at::empty({num_rows}, gradients_.options());
+    const int64_t num_rows = flat.numel() / kernels::kFlatRow;
+    const at::Tensor row_squares = at::empty({num_rows}, flat.options());
     const at::Tensor squares = at::empty({layer_membership_.size(0)}, layer_membership_.options());
-    launch_on_stream(gradients_, "gradient norms", [&](cudaStream_t stream) {
-      return kernels::layer_norms_cuda({.gradients = gradients_.data_ptr<float>(),
+    launch_on_stream(flat, "norms per layer", [&](cudaStream_t stream) {
+      return kernels::layer_norms_cuda({.gradients = flat.data_ptr<float>(),
                                         .num_rows = num_rows,
                                         .row_offsets = row_offsets_.data_ptr<int64_t>(),
                                         .layer_of = layer_of_.data_ptr<int32_t>(),
@@ -210,7 +212,7 @@ at::Tensor ParameterSet::squared_gradient_norm_per_layer(Implementation implemen
     return squares;
 #endif
   }
-  return sums_per_layer(squares_of_rows(gradients_));
+  return sums_per_layer(squares_of_rows(flat));
 }
 
 at::Tensor ParameterSet::squared_gradient_norm_per_layer(std::span<const ElementRange> ranges) const {
@@ -230,6 +232,10 @@ at::Tensor ParameterSet::sums_per_layer(const at::Tensor& row_squares) const {
   const at::Tensor squares = at::segment_reduce(row_squares, "sum", std::nullopt, std::nullopt, row_offsets_,
                                                 0, /*unsafe=*/true, 0.0);
   return at::mv(layer_membership_, squares);
+}
+
+at::Tensor ParameterSet::squared_gradient_norm_per_layer(Implementation implementation) const {
+  return squared_norm_per_layer(gradients_, implementation);
 }
 
 void ParameterSet::to(at::Device device) {

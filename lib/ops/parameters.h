@@ -102,6 +102,9 @@ class ParameterSet {
   /// The same over these ranges alone, multiples of kParameterAlignment: a rank's share of the sums. By
   /// LibTorch's operations, also on CUDA.
   [[nodiscard]] at::Tensor squared_gradient_norm_per_layer(std::span<const ElementRange> ranges) const;
+  /// The same of any fp32 buffer laid out like values(): weights, an update.
+  [[nodiscard]] at::Tensor squared_norm_per_layer(const at::Tensor& flat,
+                                                  Implementation implementation = Implementation::kAuto) const;
   /// Moves buffers, values, their copy and gradients to `device`.
   void to(at::Device device);
 

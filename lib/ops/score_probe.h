@@ -20,6 +20,16 @@ struct ScoreProbe {
   int64_t num_queries = 32;  // sampled query rows, or all when there are fewer
 };
 
+/// Products of some query rows with every key of the pack, for whoever looks at scores by LibTorch's operators.
+struct SampledScores {
+  at::Tensor products;    // [H, N, T] q.k of q's type, without the scale
+  at::Tensor other_cell;  // [N, T] bool: the key belongs to another cell than the row
+  at::Tensor lengths;     // [N] int64 tokens of the row's cell
+};
+/// The rows that max_abs_score looks at for this probe. q, k: [T, H, K] with T > 0; nothing waits for a GPU.
+SampledScores sample_scores(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
+                            const ScoreProbe& probe);
+
 /// q, k: [T, H, K]; cu_seqlens: [B+1] int32 on the same device. Rows are a systematic sample of the T tokens
 /// with a counter-based offset; every head and every key of the row's own cell takes part. Returns a
 /// 0-dimensional fp32 tensor on the device, without host synchronisation and without gradient; 0 when there
@@ -29,5 +39,10 @@ struct ScoreProbe {
 at::Tensor max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
                          double scale, const ScoreProbe& probe,
                          Implementation implementation = Implementation::kAuto);
+
+/// The true maximum, of every query row. cu_seqlens_host: the same numbers in host memory. By the kernel above where it
+/// serves; elsewhere cell by cell in blocks of rows, so the memory is that of some hundred rows of the longest cell.
+at::Tensor exact_max_abs_score(const at::Tensor& q_THK, const at::Tensor& k_THK, const at::Tensor& cu_seqlens,
+                               const at::Tensor& cu_seqlens_host, double scale);
 
 }  // namespace scrna::ops

@@ -22,9 +22,12 @@ which every run keeps as `config.yaml`.
 | `600m.yaml` | 24 x 1280, 20 heads | 587M with 43,804 |
 | `1.4b.yaml` | 24 x 2048, 16 heads | 1.39B with 43,804 |
 
+[`stress/`](stress/README.md) holds tables of runs for `scrna-train stress`.
+
 What the paper leaves open, and what was chosen here: the position of a gene is its rank, a learned embedding; the output
 head is untied from the gene embedding (only so does 160M come out); linear maps have biases; no `<cls>` token; no
-LayerScale, no QK normalisation. Weight decay applies to matrices and embeddings, not to biases and LayerNorm.
+LayerScale, no QK normalisation
+(`model.qk_norm` has it). Weight decay applies to matrices and embeddings, not to biases and LayerNorm.
 
 ## Every setting
 

@@ -72,6 +72,9 @@ class Pass {
     branch_ = tokens * model.width * compute;
     qkv_ = 3 * branch_;
     inner_ = tokens * model.feed_forward_width * compute;
+    // Queries and keys in fp32 (RMS norm: and divided), and normalised. Not measured on a GPU.
+    const int64_t copies = model.qk_norm == model::QkNorm::kNone ? 0 : model.qk_norm == model::QkNorm::kLayerNorm ? 1 : 2;
+    head_norms_ = copies == 0 ? 0 : 2 * (copies * stream_ + branch_);
     statistics_ = 2 * tokens * kFp32;
     masked_ = problem.masked_tokens * model.width * compute;
     const bool is_softmax = model.attention == model::Attention::kSoftmax;
@@ -129,14 +132,14 @@ class Pass {
   /// Saved by one block without its feed-forward: h and y of both LayerNorms, QKV, O. The first block's h is
   /// the embedding.
   [[nodiscard]] int64_t saved_of_block(int64_t layer) const {
-    return (layer > 0 ? stream_ : 0) + stream_ + 2 * (branch_ + statistics_) + qkv_ + branch_ + log_sums_;
+    return (layer > 0 ? stream_ : 0) + stream_ + 2 * (branch_ + statistics_) + qkv_ + head_norms_ + branch_ + log_sums_;
   }
 
   /// From a branch's output as a transient (not before the first block) to the next one.
   void forward_block(int64_t layer) {
     ledger_.take(kActivations,
                  (layer > 0 ? stream_ : 0) + branch_ + statistics_);  // h = h + branch, y = LN(h)
-    ledger_.take(kActivations, qkv_);
+    ledger_.take(kActivations, qkv_ + head_norms_);
     ledger_.take(kActivations, branch_ + log_sums_);  // O
     ledger_.take(kTransient, branch_);                // attention_output
     ledger_.take(kActivations, stream_ + branch_ + statistics_);
@@ -206,7 +209,7 @@ class Pass {
     ledger_.take(kTransient, qkv_);
     ledger_.pass_through(kWorkspace, query_sums_);
     ledger_.give(kTransient, branch_);
-    ledger_.give(kept, qkv_ + log_sums_);
+    ledger_.give(kept, qkv_ + head_norms_ + log_sums_);
     ledger_.take(kTransient, branch_);  // d y
     ledger_.give(kTransient, qkv_);
     ledger_.give(kept, branch_);  // y
@@ -227,6 +230,7 @@ class Pass {
   const MemoryProblem& problem_;
   Ledger& ledger_;
   int64_t stream_ = 0;      // [T, D] of the residual stream
+  int64_t head_norms_ = 0;  // of qk_norm
   int64_t branch_ = 0;      // [T, D] of the compute type
   int64_t qkv_ = 0;         // [T, 3D]
   int64_t inner_ = 0;       // [T, F]

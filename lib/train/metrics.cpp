@@ -1,5 +1,6 @@
 #include "lib/train/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -18,6 +19,24 @@ Json number(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+void add_monitored(const MonitorReading& reading, const std::vector<std::string>& layer_names, Json& line) {
+  const auto add = [&line](std::string_view key, const std::string& layer, double value) {
+    line[std::string(key)][layer] = number(value);
+  };
+  for (std::size_t i = 0; i < layer_names.size(); ++i) {
+    add("weight_norm_per_layer", layer_names[i], reading.weight_norm.at(i));
+    add("update_ratio_per_layer", layer_names[i], reading.update_ratio.at(i));
+  }
+  for (const auto& [statistic, key] : kLayerStatisticKeys) {
+    const auto values_of = [at = static_cast<std::size_t>(statistic)](const auto& block) { return block[at]; };
+    const bool is_measured = statistic != model::LayerStatistic::kExactMaxScore ||
+                             std::ranges::none_of(reading.blocks, [&](const auto& block) { return std::isnan(values_of(block)); });
+    for (std::size_t i = 0; is_measured && i < reading.blocks.size(); ++i) {
+      add(key, model::layer_name(static_cast<int64_t>(i)), values_of(reading.blocks[i]));
+    }
+  }
+}
+
 }  // namespace
 
 std::string step_line(const StepReport& report, const std::vector<std::string>& layer_names,
@@ -30,7 +49,7 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
     max_scores[model::layer_name(static_cast<int64_t>(i))] = number(report.max_score_per_layer[i]);
   }
   const PhaseSeconds& seconds = report.seconds;
-  return Json{{"step", report.step},
+  Json line{{"step", report.step},
               {"epoch", report.epoch},
               {"loss", number(report.loss)},
               {"learning_rate", report.learning_rate},
@@ -41,6 +60,8 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
               {"masked_tokens", report.masked_tokens},
               {"cells", report.cells},
               {"micro_batches", report.micro_batches},
+              {"applied", report.is_applied},
+              {"skipped_steps", report.skipped_steps},
               {"seconds", seconds.total},
               {"seconds_data_wait", seconds.data_wait},
               {"seconds_idle", seconds.idle},
@@ -54,8 +75,13 @@ std::string step_line(const StepReport& report, const std::vector<std::string>& 
               {"mfu", number(reading.mfu)},
               {"data_wait_share", reading.data_wait_share},
               {"padding_share", reading.padding_share},
-              {"peak_device_memory_bytes", number(reading.peak_device_memory_bytes)}}
-      .dump();
+              {"peak_device_memory_bytes", number(reading.peak_device_memory_bytes)}};
+  if (report.monitor) add_monitored(*report.monitor, layer_names, line);
+  return line.dump();
+}
+
+std::string rollback_line(int64_t step, int64_t from_step, int64_t data_offset, std::string_view reason) {
+  return Json{{"step", step}, {"rollback_from_step", from_step}, {"data_offset", data_offset}, {"reason", reason}}.dump();
 }
 
 std::string heldout_line(int64_t step, const eval::HeldoutLoss& heldout, double seconds) {

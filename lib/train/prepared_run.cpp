@@ -50,11 +50,14 @@ data::Vocabulary make_vocabulary(const std::vector<data::CellSource>& sources, c
   return vocabulary;
 }
 
-std::unique_ptr<data::Corpus> open_corpus(const TrainConfig& config, std::filesystem::path vocabulary_file) {
+std::unique_ptr<data::Corpus> open_corpus(const TrainConfig& config, std::filesystem::path vocabulary_file,
+                                          const data::Vocabulary* given) {
   const data::Progress progress = show_passes();
   if (vocabulary_file.empty()) vocabulary_file = config.data.vocabulary;
   std::unique_ptr<data::Vocabulary> vocabulary;
-  if (!vocabulary_file.empty()) {
+  if (given != nullptr) {
+    vocabulary = std::make_unique<data::Vocabulary>(*given);
+  } else if (!vocabulary_file.empty()) {
     vocabulary = std::make_unique<data::Vocabulary>(data::Vocabulary::load(vocabulary_file));
     log::info("[data] vocabulary: {} genes from {}", vocabulary->genes().size(), vocabulary_file.string());
   }
@@ -168,13 +171,13 @@ MemoryProblem memory_problem_of(const TrainConfig& config, const PreparedRun& ru
 }
 
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
-                    dist::Communicator& communicator) {
+                    dist::Communicator& communicator, const data::Vocabulary* given) {
   if (config.train.num_threads > 0) at::set_num_threads(static_cast<int>(config.train.num_threads));
   PreparedRun run;
   run.device = device;
   run.num_ranks = communicator.is_connected() ? communicator.num_ranks() : 0;
   run.compute_type = choose_compute_type(config.train.precision, run.device);
-  run.corpus = open_corpus(config, vocabulary);
+  run.corpus = open_corpus(config, vocabulary, given);
   log_cells(*run.corpus, config);
   run.encoder = std::make_unique<model::Encoder>(config.model, run.corpus->vocabulary().size(),
                                                  config.tokenizer.max_tokens, config.train.seed, run.device, run.compute_type);

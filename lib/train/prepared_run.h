@@ -36,11 +36,11 @@ struct PreparedRun {
 at::Device choose_device(DeviceChoice choice, const dist::World& world);
 
 /// `vocabulary`: the file to take instead of data.vocabulary (a resumed run has one); empty: as the
-/// configuration says. Logs what was chosen and shows progress. Throws ConfigError, DataError; Interrupted
-/// when a stop signal arrives meanwhile. Says nothing to the other ranks; the communicator must outlive the
-/// result.
+/// configuration says. `given`: a vocabulary to take instead of either. Logs what was chosen and shows progress.
+/// Throws ConfigError, DataError; Interrupted when a stop signal arrives meanwhile. Says nothing to the other ranks;
+/// the communicator must outlive the result.
 PreparedRun prepare(const TrainConfig& config, const std::filesystem::path& vocabulary, at::Device device,
-                    dist::Communicator& communicator);
+                    dist::Communicator& communicator, const data::Vocabulary* given = nullptr);
 
 /// The type of matrix products and attention on that device.
 at::ScalarType choose_compute_type(Precision precision, at::Device device);

@@ -15,14 +15,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps.
-// data.files may have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary
-// is checked by its hash.
-constexpr std::array<std::string_view, 17> kFree = {"run.",
+// Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
+// have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
+constexpr std::array<std::string_view, 20> kFree = {"run.",
                                                     "checkpoint.",
                                                     "heldout.",
+                                                    "monitor.",
                                                     "dist.",
                                                     "train.steps",
+                                                    "train.on_divergence",
+                                                    "train.max_recoveries",
                                                     "train.device",
                                                     "train.precision",
                                                     "train.num_threads",

@@ -1,4 +1,5 @@
-// The folder of one run: config.yaml (resolved), vocabulary.tsv, metrics.jsonl, log.txt, checkpoints/. It is made once
+// The folder of one run: config.yaml (resolved), run.json, vocabulary.tsv, metrics.jsonl, log.txt, checkpoints/,
+// tensorboard/, and divergence/ where a step diverged. It is made once
 // everything that can be wrong with the inputs has been looked at, so a misspelt gene column leaves no folder behind,
 // and it is locked while a process trains in it, so two runs never write into one.
 #pragma once
@@ -35,6 +36,9 @@ class RunDirectory {
   [[nodiscard]] std::filesystem::path config() const { return path_ / "config.yaml"; }
   [[nodiscard]] std::filesystem::path vocabulary() const { return path_ / "vocabulary.tsv"; }
   [[nodiscard]] std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  [[nodiscard]] std::filesystem::path divergence() const { return path_ / "divergence"; }
+  [[nodiscard]] std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
+  [[nodiscard]] std::filesystem::path facts() const { return path_ / "run.json"; }
   [[nodiscard]] std::filesystem::path log() const { return path_ / "log.txt"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 

@@ -1,5 +1,6 @@
 #include "lib/train/run_state.h"
 
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -14,6 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int64_t kFormatVersion = 2;  // 2: steps that were not applied, data left out
 constexpr const char* kMean = "mean.";
 constexpr const char* kSquaredMean = "squared_mean.";
 
@@ -69,7 +71,42 @@ T required(const Json& json, const char* key, const std::filesystem::path& path)
   }
 }
 
+Json to_json(const WatchState& watch) {
+  return {{"start_loss_sum", watch.start_loss_sum},
+          {"start_steps", watch.start_steps},
+          {"steps_above", watch.steps_above},
+          {"skipped_steps", watch.skipped_steps},
+          {"skipped_in_a_row", watch.skipped_in_a_row},
+          {"grad_norms", watch.grad_norms}};
+}
+
+WatchState watch_from(const Json& json, const std::filesystem::path& path) {
+  return {.start_loss_sum = required<double>(json, "start_loss_sum", path),
+          .start_steps = required<int64_t>(json, "start_steps", path),
+          .steps_above = required<int64_t>(json, "steps_above", path),
+          .grad_norms = required<std::deque<std::pair<int64_t, double>>>(json, "grad_norms", path),
+          .skipped_steps = required<int64_t>(json, "skipped_steps", path),
+          .skipped_in_a_row = required<int64_t>(json, "skipped_in_a_row", path)};
+}
+
 }  // namespace
+
+void CellsByLength::add(int64_t tokens, int64_t cells) {
+  if (tokens < 1 || cells < 1) return;
+  // Integers decide at the borders, which are squares: 2^i <= tokens^2.
+  const auto wide = static_cast<double>(tokens) * static_cast<double>(tokens);
+  const auto bin = static_cast<std::size_t>(std::ilogb(wide));
+  if (counts_.size() <= bin) counts_.resize(bin + 1);
+  counts_[bin] += cells;
+}
+
+std::vector<std::pair<double, int64_t>> CellsByLength::bins() const {
+  std::vector<std::pair<double, int64_t>> result;
+  for (std::size_t bin = 0; bin < counts_.size(); ++bin) {
+    if (!result.empty() || counts_[bin] > 0) result.emplace_back(std::exp2(static_cast<double>(bin) / 2), counts_[bin]);
+  }
+  return result;
+}
 
 std::string fingerprint_of(const data::Corpus& corpus) {
   std::string text;
@@ -103,7 +140,7 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& mome
                              {"vocabulary_sha256", state.vocabulary_sha256},
                              {"config", config_yaml}};
   contents.optimizer.metadata = {{"format", "scrna-train"}, {"updates", std::to_string(moments.num_updates)}};
-  contents.state = Json{{"format_version", 1},
+  contents.state = Json{{"format_version", kFormatVersion},
                         {"step", state.step},
                         {"epoch", state.epoch},
                         {"cells", state.cells},
@@ -111,6 +148,11 @@ checkpoint::Contents snapshot(const model::Encoder& encoder, const Moments& mome
                         {"training_seconds", state.training_seconds},
                         {"last_heldout_step", state.last_heldout_step},
                         {"optimizer_updates", moments.num_updates},
+                        {"data_offset", state.data_offset},
+                        {"offset_since_step", state.offset_since_step},
+                        {"rollbacks", state.rollbacks},
+                        {"watch", to_json(state.watch)},
+                        {"cells_by_length", state.cells_by_length.bins()},
                         {"seed", state.seed},
                         {"vocabulary_sha256", state.vocabulary_sha256},
                         {"training_cells_sha256", state.training_cells_sha256},
@@ -124,20 +166,47 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
   const std::filesystem::path path = folder / "state.json";
   const Json json = Json::parse(contents.state, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) throw CheckpointError("{}: not a JSON object; the checkpoint is damaged", path.string());
-  if (required<int64_t>(json, "format_version", path) != 1) {
-    throw CheckpointError("{}: format version {}, but this program reads version 1", path.string(),
-                          required<int64_t>(json, "format_version", path));
+  const auto version = required<int64_t>(json, "format_version", path);
+  if (version < 1 || version > kFormatVersion) {
+    throw CheckpointError("{}: format version {}, but this program reads up to version {}", path.string(), version,
+                          kFormatVersion);
   }
-  return {.step = required<int64_t>(json, "step", path),
-          .epoch = required<int64_t>(json, "epoch", path),
-          .cells = required<int64_t>(json, "cells", path),
-          .tokens = required<int64_t>(json, "tokens", path),
-          .training_seconds = required<double>(json, "training_seconds", path),
-          .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
-          .seed = required<uint64_t>(json, "seed", path),
-          .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
-          .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path),
-          .gene_map_sha256 = json.contains("gene_map_sha256") ? required<std::string>(json, "gene_map_sha256", path) : ""};
+  RunState state{.step = required<int64_t>(json, "step", path),
+                 .epoch = required<int64_t>(json, "epoch", path),
+                 .cells = required<int64_t>(json, "cells", path),
+                 .tokens = required<int64_t>(json, "tokens", path),
+                 .training_seconds = required<double>(json, "training_seconds", path),
+                 .last_heldout_step = required<int64_t>(json, "last_heldout_step", path),
+                 .optimizer_updates = required<int64_t>(json, "optimizer_updates", path),
+                 .watch = {},
+                 .seed = required<uint64_t>(json, "seed", path),
+                 .vocabulary_sha256 = required<std::string>(json, "vocabulary_sha256", path),
+                 .training_cells_sha256 = required<std::string>(json, "training_cells_sha256", path),
+                 .gene_map_sha256 = json.contains("gene_map_sha256") ? required<std::string>(json, "gene_map_sha256", path) : ""};
+  if (version == 1) return state;
+  state.data_offset = required<int64_t>(json, "data_offset", path);
+  state.offset_since_step = required<int64_t>(json, "offset_since_step", path);
+  state.rollbacks = required<int64_t>(json, "rollbacks", path);
+  for (const auto& [tokens, cells] : required<std::vector<std::pair<double, int64_t>>>(json, "cells_by_length", path)) {
+    state.cells_by_length.add(static_cast<int64_t>(std::ceil(tokens)), cells);
+  }
+  state.watch = watch_from(required<Json>(json, "watch", path), path);
+  return state;
+}
+
+void restore_weights(const checkpoint::Safetensors& weights, const std::filesystem::path& file,
+                     model::Encoder& encoder) {
+  Tensors tensors(weights, file);
+  const ops::ParameterSet& parameters = encoder.parameters();
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // to, from
+  for (std::size_t i = 0; i < parameters.all().size(); ++i) {
+    const ops::Parameter& parameter = parameters.all()[i];
+    copies.emplace_back(parameters.slice(parameters.values(), i), tensors.take(parameter.name, parameter));
+  }
+  tensors.require_all_taken();
+  const at::NoGradGuard no_grad;
+  for (auto& [to, from] : copies) to.copy_(from);
+  encoder.parameters().refresh_compute_values();
 }
 
 void restore(const checkpoint::Contents& contents, const std::filesystem::path& folder, const RunState& state,
@@ -163,7 +232,7 @@ void restore(const checkpoint::Contents& contents, const std::filesystem::path& 
     optimizer.set_moments(parameters.range_of(i).begin, mean.flatten(), squared_mean.flatten());
   }
   encoder.parameters().refresh_compute_values();
-  optimizer.set_num_updates(state.step);
+  optimizer.set_num_updates(state.optimizer_updates);
 }
 
 }  // namespace scrna::train

@@ -7,6 +7,7 @@
 #include "lib/core/files.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
+#include "lib/train/trained_model.h"
 
 namespace scrna::train {
 namespace {
@@ -66,6 +67,23 @@ void restore_run(const LoadedCheckpoint& loaded, PreparedRun& run) {
             loaded.state.epoch, grouped(loaded.state.cells));
 }
 
+// train.initial_weights: the vocabulary is the model's, since the rows of its embedding are that one's genes.
+PreparedRun prepare_from(const TrainedModel& model, const TrainConfig& config, at::Device device,
+                         dist::Communicator& communicator) {
+  if (!config.data.vocabulary.empty() &&
+      data::Vocabulary::load(config.data.vocabulary).hash() != model.vocabulary_sha256) {
+    throw ConfigError(
+        "train.initial_weights: {} has another vocabulary than data.vocabulary = {}; leave data.vocabulary empty to "
+        "take the model's",
+        model.source.string(), config.data.vocabulary);
+  }
+  PreparedRun run = prepare(config, {}, device, communicator, &model.vocabulary);
+  restore_weights(model.weights, model.source, *run.encoder);
+  log::info("[model] initial weights: {}, step {} (SHA-256 {:.12}...)", model.source.string(), model.step,
+            model.weights_sha256);
+  return run;
+}
+
 }  // namespace
 
 Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
@@ -78,7 +96,11 @@ Start prepare_start(const TrainConfig& config, const std::optional<ResumePoint>&
     require_same_vocabulary(*start.loaded, vocabulary_of(config, resume));
     require_same_gene_map(*start.loaded, config);
   }
-  start.run = prepare(config, vocabulary_of(config, resume), device, communicator);
+  if (!resume && !config.train.initial_weights.empty()) {
+    start.run = prepare_from(load_trained_model(config.train.initial_weights), config, device, communicator);
+  } else {
+    start.run = prepare(config, vocabulary_of(config, resume), device, communicator);
+  }
   if (resume) restore_run(*start.loaded, start.run);
   return start;
 }

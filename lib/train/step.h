@@ -11,13 +11,16 @@
 //
 // launch() only enqueues on a GPU: loss, norms, clipping and the decision to update stay there, and what the
 // report says is copied to the host behind the step's back. So the next step can be launched while this one
-// runs, and nothing in a step waits for the device. A step whose loss or gradients are not finite changes
-// nothing, and neither does any step launched after it, since the host learns of it too late to hold them
-// back; the trainer decides what follows.
+// runs, and nothing in a step waits for the device. A step that diverges (loss or gradients not finite, or a
+// gradient norm above the limit that it was launched with) changes nothing. With train.on_divergence stop and
+// rollback neither does any step launched after it, since the host learns of it too late to hold them back; the
+// trainer decides what follows.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -47,7 +50,9 @@ struct StepReport {
   int64_t cells = 0;
   int64_t micro_batches = 0;
   PhaseSeconds seconds;    // data_wait, idle and total are the caller's
-  bool is_finite = true;   // false: the weights were left as they are, because of this step or of one before
+  bool is_applied = true;  // false: the weights were left as they are, because of this step or of one before
+  int64_t skipped_steps = 0;              // of the run so far, this one included; the caller's
+  std::optional<MonitorReading> monitor;  // of a monitored step
 };
 
 /// A step that was launched. Dropping it is fine: the step goes on.
@@ -64,8 +69,12 @@ class PendingStep {
 
   StepReport known_;     // what the host knows beforehand
   PhaseClock clock_;     // its last mark is behind the copy of the numbers
-  at::Tensor numbers_;   // [4 + layers (+ L)] fp64 on the host, pinned: loss, AdamW::step, squares, scores
+  // fp64 on the host, pinned: loss, AdamW::step, squared gradients by layer; scores by block; and of a monitored
+  // step squared weights and squared updates by layer, and the statistics of the blocks.
+  at::Tensor numbers_;
   int64_t num_layers_ = 0;
+  int64_t num_scores_ = 0;
+  int64_t num_blocks_monitored_ = 0;
 };
 
 class TrainStep {
@@ -76,16 +85,22 @@ class TrainStep {
             dist::Communicator* communicator = nullptr, const dist::Shards* shards = nullptr);
 
   /// Enqueues the step; on the CPU it is done on return. The batch holds this rank's cells and the counts of
-  /// all ranks (share_step). Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of
+  /// all ranks (share_step). step: the optimizer step (0-based), which the learning rate depends on; masks, dropout and
+  /// probes follow batch.step, the position in the data. grad_norm_limit: above it the step is not applied. Throws InternalError for an empty batch, c10::Error when LibTorch fails (out of
   /// memory), DeviceError when a rank is gone.
-  [[nodiscard]] PendingStep launch(const DeviceBatch& batch);
+  [[nodiscard]] PendingStep launch(const DeviceBatch& batch, int64_t step,
+                                   double grad_norm_limit = std::numeric_limits<double>::infinity());
+  /// At its position in the data, as long as no data were left out.
+  [[nodiscard]] PendingStep launch(const DeviceBatch& batch) { return launch(batch, batch.step); }
+  /// Steps launched from now on are applied again: after the weights went back to a checkpoint.
+  void forget_divergence();
   /// Copies the batch to the device, launches, waits. For one process.
   StepReport operator()(const GlobalBatch& batch);
 
  private:
   void reduce(PhaseClock& clock);
   void spread_weights(PhaseClock& clock);
-  void accumulate(const DeviceBatch& batch, std::size_t index, PhaseClock& clock);
+  void accumulate(const DeviceBatch& batch, std::size_t index, bool is_monitored, PhaseClock& clock);
 
   model::Encoder& encoder_;
   optim::AdamW& optimizer_;
@@ -97,6 +112,7 @@ class TrainStep {
   at::Tensor loss_;    // 0-d fp64 on the device, of the step being launched
   at::Tensor squares_;  // [layers] fp64 on the device, of the step being launched: squared gradient norms
   at::Tensor scores_;  // [L] fp32 on the device, of the step being launched; undefined without the probe
+  at::Tensor statistics_;  // [L, LayerStatistic::kCount] fp32 on the device, of a monitored step being launched
 };
 
 }  // namespace scrna::train

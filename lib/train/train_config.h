@@ -16,6 +16,7 @@
 #include "lib/model/context.h"
 #include "lib/model/model_config.h"
 #include "lib/optim/optim_config.h"
+#include "lib/train/monitor.h"
 
 namespace scrna::train {
 
@@ -33,6 +34,14 @@ constexpr auto enum_names(Precision) {
                     std::pair{std::string_view("bf16"), Precision::kBf16}};
 }
 
+/// What follows a step that diverges (divergence.h).
+enum class OnDivergence { kStop, kSkip, kRollback };
+constexpr auto enum_names(OnDivergence) {
+  return std::array{std::pair{std::string_view("stop"), OnDivergence::kStop},
+                    std::pair{std::string_view("skip"), OnDivergence::kSkip},
+                    std::pair{std::string_view("rollback"), OnDivergence::kRollback}};
+}
+
 struct RunSection {
   std::string dir;
 
@@ -46,11 +55,14 @@ struct TrainSection {
   int64_t steps = 1000;
   int64_t global_batch_cells = 256;
   uint64_t seed = 42;
+  std::string initial_weights;
   DeviceChoice device = DeviceChoice::kAuto;
   Precision precision = Precision::kAuto;
   int64_t num_threads = 0;
   model::Recompute recompute = model::Recompute::kNone;
   int64_t probe_queries = 32;
+  OnDivergence on_divergence = OnDivergence::kStop;
+  int64_t max_recoveries = 10;
 
   template <class V>
   void visit(V&& v) {
@@ -58,6 +70,9 @@ struct TrainSection {
     v("global_batch_cells", global_batch_cells, "cells of one optimizer step, over all its micro-batches",
       config::between(1, 1e6));
     v("seed", seed, "root of every random stream: initial weights, order of cells, masks, dropout");
+    v("initial_weights", initial_weights,
+      "trained model to begin with instead of drawn weights: a run directory, a checkpoint folder or an exported file "
+      "(scrna-train export); its vocabulary is taken, the settings of model and tokenizer must be its own; empty: none");
     v("device", device, "auto: a GPU if there is one, else the CPU; cpu; cuda: a GPU or an error");
     v("precision", precision,
       "type of matrix products and attention; weights, gradients and optimizer stay fp32. auto: bf16 on a GPU, "
@@ -70,6 +85,13 @@ struct TrainSection {
     v("probe_queries", probe_queries,
       "query rows of each micro-batch sampled for max_score_per_layer; 0: not measured",
       config::between(0, 4096));
+    v("on_divergence", on_divergence,
+      "when a step's loss or gradients are not finite or explode (monitor.explosion_factor), which is never applied. stop: "
+      "the run ends with exit code 4; skip: it goes on with the next cells; rollback: it goes on from the last checkpoint "
+      "with cells it has not seen. In each case the step is written to divergence/");
+    v("max_recoveries", max_recoveries,
+      "with skip, steps in a row, with rollback, rollbacks in all, after which the run stops all the same",
+      config::between(1, 1e6));
   }
 };
 
@@ -88,12 +110,14 @@ struct HeldoutSection {
 struct CheckpointSection {
   int64_t every_steps = 500;
   int64_t keep_last = 3;
+  bool save_last = true;
 
   template <class V>
   void visit(V&& v) {
-    v("every_steps", every_steps, "optimizer steps between checkpoints (also after the last); 0: only then",
+    v("every_steps", every_steps, "optimizer steps between checkpoints (also after the last: save_last); 0: only then",
       config::at_least(0));
     v("keep_last", keep_last, "newest checkpoints kept; older ones are removed", config::between(1, 1e6));
+    v("save_last", save_last, "save after the last step; false: for runs that only their curves are wanted of. A run that is asked to stop saves in any case");
   }
 };
 
@@ -106,6 +130,7 @@ struct TrainConfig {
   optim::OptimConfig optim;
   TrainSection train;
   HeldoutSection heldout;
+  MonitorSection monitor;
   CheckpointSection checkpoint;
   dist::DistConfig dist;
 
@@ -119,6 +144,7 @@ struct TrainConfig {
     v("optim", optim, "AdamW, learning rate, clipping");
     v("train", train, "length, batch, device, precision");
     v("heldout", heldout, "evaluation during training");
+    v("monitor", monitor, "what is watched, and when training counts as diverged");
     v("checkpoint", checkpoint, "saving");
     v("dist", dist, "several processes, one per GPU");
   }

@@ -32,8 +32,8 @@ struct TrainResult {
 /// configuration. The first rank writes the run directory, the others only read (the cells, and the
 /// checkpoint when resuming). All return the same numbers, but for what is measured in their own process.
 /// Throws ConfigError, DataError, CheckpointError, DeviceError (also when a rank is gone); NumericError when
-/// a step's loss or gradients are not finite (its metrics line is written, the weights are left as they
-/// were).
+/// training diverged (divergence.h) and train.on_divergence does not go on: the step's metrics line and its dump
+/// are written; a step that is not finite or exploded has left the weights as they were.
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
                   dist::Communicator& communicator);
 /// In this process alone, on the device that train.device asks for.

@@ -65,7 +65,7 @@ TEST_F(Train, MakesARunDirectoryAndSaysWhatCameOfIt) {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(run_)) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
-  EXPECT_EQ(names, (std::vector<std::string>{"checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "vocabulary.tsv"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "run.json", "tensorboard", "vocabulary.tsv"}));
   std::istringstream lines(read_file(fs::path(run_) / "metrics.jsonl"));
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);

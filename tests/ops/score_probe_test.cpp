@@ -44,6 +44,27 @@ TEST_F(ScoreProbeOp, WithEveryRowItIsTheLargestScoreWithinCells) {
   EXPECT_FLOAT_EQ(probe.item<float>(), static_cast<float>(0.25 * largest(q, k, cu)));
 }
 
+TEST_F(ScoreProbeOp, TheExactMaximumIsOfEveryPairWithinCells) {
+  const std::vector<int32_t> cu{0, 7, 7, 1300, 1301};  // more rows than one block of the twin
+  at::Tensor q = at::randn({1301, 2, 16});
+  const at::Tensor k = at::randn({1301, 2, 16});
+  q[1299] = k[700].neg() * 100.0;  // the largest, negative, in the last block
+  q[1300] = k[700] * 1000.0;       // across cells: must not count
+  const at::Tensor cu_host = at::tensor(cu, at::kInt);
+  const float exact = exact_max_abs_score(here(q), here(k), here(cu_host), cu_host, -0.25).item<float>();
+  double want = 0;
+  for (std::size_t cell = 0; cell + 1 < cu.size(); ++cell) {
+    const auto part = [&](const at::Tensor& x) { return x.slice(0, cu[cell], cu[cell + 1]).to(at::kDouble).transpose(0, 1); };
+    if (cu[cell] < cu[cell + 1]) want = std::max(want, at::bmm(part(q), part(k).transpose(1, 2)).abs().max().item<double>() / 4);
+  }
+  EXPECT_NEAR(exact, want, test::kGpuAgainstCpuRelative * want);
+  EXPECT_LT(want, 0.25 * (q[1300] * k[700]).sum(-1).abs().max().item<double>());
+  EXPECT_GE(exact, max_abs_score(here(q), here(k), here(cu_host), 0.25, {.num_queries = 32}).item<float>());
+  const at::Tensor none = here(at::zeros({0, 1, 16}));
+  const at::Tensor no_cells = at::tensor({0}, at::kInt);
+  EXPECT_EQ(exact_max_abs_score(none, none, here(no_cells), no_cells, 1.0).item<float>(), 0.0F);
+}
+
 TEST_F(ScoreProbeOp, SampledRowsAreSpreadRepeatableAndChangeWithTheStep) {
   // The score of row i with every key is i, so the probe tells which row was sampled last.
   const int64_t tokens = 640;

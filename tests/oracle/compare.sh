@@ -3,25 +3,37 @@
 #   compare.sh anndata DATA_DUMP generated|real [options]       what lib/data reads, with the anndata package
 #   compare.sh tokens TOKENS_DUMP generated|real                 vocabulary and tokens, with anndata and numpy
 #   compare.sh safetensors SAFETENSORS_COPY                      with the safetensors package
+#   compare.sh tensorboard SCRNA_TRAIN                           a run's event files, with the tensorboard package
+#   compare.sh embed SCRNA_TRAIN                                 embedded files, with h5py, anndata and scanpy
+#   compare.sh torch SCRNA_TRAIN                                 exported models, with PyTorch
 #   compare.sh eval EVAL_DUMP                                    metrics, with scikit-learn, scib-metrics, igraph, umap-learn
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 what="$1" binary="$2" set="${3:-}"
 shift $(( $# < 3 ? $# : 3 ))
-environments="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train"
-if [ "$what" = eval ]; then
-  python="$environments/oracle-eval-python/bin/python"
-  if ! "$python" -c 'import igraph, scib_metrics, sklearn, umap' 2>/dev/null; then
-    echo "SKIPPED: no Python with the packages of tests/oracle/requirements_eval.txt; make it with scripts/oracle_env.sh eval"
-    exit 77
-  fi
-  exec "$python" "$here/compare_eval.py" --eval-dump "$binary"
-fi
-python="$environments/oracle-python/bin/python"
-if ! "$python" -c 'import anndata, safetensors' 2>/dev/null; then
-  echo "SKIPPED: no Python with the packages of tests/oracle/requirements.txt; make it with scripts/oracle_env.sh"
-  exit 77
-fi
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/scrna-train"
+case "$what" in
+  embed | torch)
+    python="$cache/oracle-torch-python/bin/python"
+    # PyTorch's own copy of the CUDA libraries is not installed; those of our LibTorch serve.
+    export LD_LIBRARY_PATH="$cache/libtorch-2.11.0/torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    if ! "$python" -c 'import scanpy, torch' 2>/dev/null; then
+      echo "SKIPPED: no Python with PyTorch and scanpy; make it with scripts/oracle_env.sh torch"
+      exit 77
+    fi ;;
+  eval)
+    python="$cache/oracle-eval-python/bin/python"
+    if ! "$python" -c 'import igraph, scib_metrics, sklearn, umap' 2>/dev/null; then
+      echo "SKIPPED: no Python with the packages of tests/oracle/requirements_eval.txt; make it with scripts/oracle_env.sh eval"
+      exit 77
+    fi ;;
+  *)
+    python="$cache/oracle-python/bin/python"
+    if ! "$python" -c 'import anndata, safetensors, tensorboard' 2>/dev/null; then
+      echo "SKIPPED: no Python with the packages of tests/oracle/requirements.txt; make it with scripts/oracle_env.sh"
+      exit 77
+    fi ;;
+esac
 real="${SCRNA_REAL_DATA:-$here/../../../shared/data}"
 if [ "$set" = real ] && [ ! -d "$real" ]; then
   echo "SKIPPED: no folder of real .h5ad files; name one in SCRNA_REAL_DATA"
@@ -37,6 +49,10 @@ case "$what-$set" in
     "$python" "$here/compare_anndata.py" --data-dump "$binary" --title "Real files" "$@" "$real" ;;
   tokens-generated) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" --generate ;;
   tokens-real) "$python" "$here/compare_tokens.py" --tokens-dump "$binary" "$real" ;;
+  tensorboard-) "$python" "$here/compare_tensorboard.py" "$binary" ;;
+  embed-) "$python" "$here/compare_embed.py" "$binary" ;;
+  torch-) OMP_NUM_THREADS=1 "$python" "$here/compare_torch.py" "$binary" ;;
+  eval-) "$python" "$here/compare_eval.py" --eval-dump "$binary" ;;
   safetensors-) "$python" "$here/compare_safetensors.py" --copy "$binary" ;;
   *) echo "compare.sh: unknown comparison '$what $set'" >&2; exit 2 ;;
 esac

@@ -66,6 +66,27 @@ TEST(Metrics, AStepLineHoldsWhatTheReportSays) {
   EXPECT_EQ(json["data_wait_share"], 0.0625);
   EXPECT_EQ(json["padding_share"], 0.25);
   EXPECT_EQ(json["peak_device_memory_bytes"], 1234);
+  EXPECT_EQ(json["applied"], true);
+  EXPECT_EQ(json["skipped_steps"], 0);
+  EXPECT_FALSE(json.contains("weight_norm_per_layer"));
+}
+
+TEST(Metrics, AMonitoredStepHoldsEveryStatisticByLayer) {
+  StepReport report = example();
+  MonitorReading& monitor = report.monitor.emplace();
+  monitor.weight_norm = {10, 20};
+  monitor.update_ratio = {0.125, 0.25};
+  monitor.blocks.resize(1);
+  for (std::size_t i = 0; i < monitor.blocks[0].size(); ++i) monitor.blocks[0][i] = static_cast<double>(i);
+  Json json = Json::parse(step_line(report, {"embedding", "layer_00"}, reading()));
+  EXPECT_EQ(json["weight_norm_per_layer"], (Json{{"embedding", 10.0}, {"layer_00", 20.0}}));
+  EXPECT_EQ(json["update_ratio_per_layer"], (Json{{"embedding", 0.125}, {"layer_00", 0.25}}));
+  for (const auto& [statistic, key] : kLayerStatisticKeys) {
+    EXPECT_EQ(json[std::string(key)], (Json{{"layer_00", static_cast<double>(statistic)}})) << key;
+  }
+  monitor.blocks[0].back() = std::numeric_limits<double>::quiet_NaN();  // the exact score: not measured
+  json = Json::parse(step_line(report, {"embedding", "layer_00"}, reading()));
+  EXPECT_FALSE(json.contains("exact_max_score_per_layer"));
 }
 
 TEST(Metrics, WhatTheCpuDoesNotMeasureIsNull) {

@@ -14,10 +14,12 @@
 #include <unistd.h>
 
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/config/config.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/core/signals.h"
 #include "lib/train/agreement.h"
+#include "lib/train/replay.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/tolerance.h"
@@ -225,6 +227,37 @@ TEST_F(RanksTest, CheckingWorksOnSeveralRanksAndWritesNothing) {
     EXPECT_NEAR(shared, loss, test::kRanksRelative * loss);
   });
   EXPECT_FALSE(fs::exists(config.run.dir));
+}
+
+// A limit that ordinary noise exceeds: all ranks must skip, and go back, at the same steps, or one would wait for the others.
+TEST_F(RanksTest, StepsThatDivergeAreSkippedOrGoneBackFromOnEveryRank) {
+  for (const OnDivergence on_divergence : {OnDivergence::kSkip, OnDivergence::kRollback}) {
+    TrainConfig config = small(std::string(config::name_of(on_divergence)));
+    config.train.on_divergence = on_divergence;
+    config.train.steps = 24;
+    config.train.max_recoveries = 50;
+    config.train.global_batch_cells = 6;
+    config.checkpoint.every_steps = 2;
+    config.monitor.explosion_factor = 1.1;
+    config.monitor.explosion_window_steps = 10;
+    EXPECT_EQ(train_with(2, config).steps, 24);
+    const fs::path run = config.run.dir;
+    const std::vector<fs::path> dumps(fs::directory_iterator(run / "divergence"), {});
+    ASSERT_FALSE(dumps.empty());
+    for (const fs::path& file : dumps) {
+      const StepDump dump = read_dump(file);
+      EXPECT_EQ(dump.num_ranks, 2);
+      EXPECT_EQ(dump.cells.size(), 6U);
+      EXPECT_EQ(dump.cells.front().rank, 0);
+      EXPECT_EQ(dump.cells.back().rank, 1);
+    }
+    // One process finds the same cells and, but for rounding, the same numbers.
+    const ReplayReport report = replay(dumps.front(), {});
+    EXPECT_FALSE(report.is_exact_expected);
+    for (const std::string& difference : report.differences) EXPECT_EQ(difference.find("cells"), std::string::npos) << difference;
+    EXPECT_NEAR(report.step.loss, report.dump.loss, test::kRanksRelative * report.dump.loss);
+    EXPECT_NEAR(report.step.grad_norm, report.dump.grad_norm, test::kRanksRelative * report.dump.grad_norm);
+  }
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ TEST(TrainStep, GradientsThatAreNotFiniteChangeNothing) {
   }
   const at::Tensor before = run.encoder.parameters().values().clone();
   const StepReport report = run.step(batch_of(0, {pack({{1, 32}})}));
-  EXPECT_FALSE(report.is_finite);
+  EXPECT_FALSE(report.is_applied);
   EXPECT_TRUE(at::equal(run.encoder.parameters().values(), before));
   EXPECT_EQ(run.optimizer.num_updates(), 0);
 }
@@ -113,7 +113,7 @@ TEST(TrainStep, GradientsThatAreNotFiniteChangeNothing) {
 TEST(TrainStep, NothingLaunchedAfterAStepThatIsNotFiniteIsApplied) {
   SmallRun run;
   const DeviceBatch batch = to_device(batch_of(0, {pack({{1, 32}})}), at::kCPU);
-  EXPECT_TRUE(run.step.launch(batch).wait().is_finite);
+  EXPECT_TRUE(run.step.launch(batch).wait().is_applied);
   at::Tensor bias = run.encoder.parameters().all().back().value;
   const at::Tensor good = bias.detach().clone();
   const at::NoGradGuard no_grad;
@@ -122,11 +122,11 @@ TEST(TrainStep, NothingLaunchedAfterAStepThatIsNotFiniteIsApplied) {
   bias.copy_(good);  // what the next step meets is in order
   const at::Tensor before = run.encoder.parameters().values().clone();
   const PendingStep after = run.step.launch(batch);
-  EXPECT_FALSE(bad.wait().is_finite);
+  EXPECT_FALSE(bad.wait().is_applied);
   const StepReport report = after.wait();
   EXPECT_TRUE(std::isfinite(report.loss));
   EXPECT_TRUE(std::isfinite(report.grad_norm));
-  EXPECT_FALSE(report.is_finite);
+  EXPECT_FALSE(report.is_applied);
   EXPECT_TRUE(at::equal(run.encoder.parameters().values(), before));
   EXPECT_EQ(run.optimizer.num_updates(), 1);
 }

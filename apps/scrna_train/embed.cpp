@@ -1,0 +1,215 @@
+// scrna-train embed: lib/train/embed_file.h from the command line, for one file or many.
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "apps/scrna_train/command_line.h"
+#include "apps/scrna_train/fields.h"
+#include "apps/scrna_train/wait_policy.h"
+#include "lib/core/log.h"
+#include "lib/core/progress.h"
+#include "lib/core/signals.h"
+#include "lib/train/embed_file.h"
+
+namespace scrna::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct EmbedCommand {
+  std::vector<std::string> files;
+  std::string checkpoint, out, out_dir;
+  std::string key = "X_scrna";
+  std::string device, precision;  // empty: auto
+  std::vector<std::string> overrides;
+  bool beside = false, force = false;
+};
+
+std::vector<data::EmbeddingTarget> targets_of(const EmbedCommand& command) {
+  if (command.files.empty()) {
+    throw ConfigError(
+        "no input; name one or more .h5ad files, for example: scrna-train embed --checkpoint RUN "
+        "--out cells.scrna.h5ad cells.h5ad");
+  }
+  const std::vector<fs::path> inputs = data::resolve_files(command.files);
+  if (command.out.empty() == command.out_dir.empty()) {
+    throw ConfigError(
+        "expected one of --out FILE.h5ad (for one input) and --out-dir FOLDER (for any number), got {}",
+        command.out.empty() ? "neither" : "both");
+  }
+  if (!command.out.empty() && inputs.size() != 1) {
+    throw ConfigError("--out {}: one output for {} inputs; use --out-dir FOLDER", command.out, inputs.size());
+  }
+  std::vector<data::EmbeddingTarget> targets;
+  std::set<fs::path> outputs;
+  for (const fs::path& input : inputs) {
+    fs::path output = command.out;
+    if (command.out.empty()) output = fs::path(command.out_dir) / (input.stem().string() + ".h5ad");
+    if (!outputs.insert(output).second) {
+      throw ConfigError("--out-dir {}: two inputs would be written to {}; embed them into different folders",
+                        command.out_dir, output.string());
+    }
+    targets.push_back({.input = input, .output = output, .key = command.key, .beside = command.beside});
+  }
+  return targets;
+}
+
+// Before the model is read: what would go wrong after hours.
+void check_targets(const EmbedCommand& command, const std::vector<data::EmbeddingTarget>& targets) {
+  if (!command.out_dir.empty()) {
+    std::error_code problem;
+    fs::create_directories(command.out_dir, problem);
+    if (problem) throw DataError("--out-dir {}: cannot create it: {}", command.out_dir, problem.message());
+  }
+  for (const data::EmbeddingTarget& target : targets) {
+    if (fs::is_directory(target.output)) {
+      throw ConfigError("--out {}: is a folder; name a file, or use --out-dir", target.output.string());
+    }
+    data::check_embedding_target(target);
+    if (command.force || !fs::exists(target.output)) continue;
+    if (!data::read_settings(target.output, target.key)) {
+      throw ConfigError("{}: exists already; choose another name, or replace it with --force",
+                        target.output.string());
+    }
+  }
+}
+
+// True when the output of exactly this model, input and settings is there.
+bool is_done(const EmbedCommand& command, const train::Embedder& embedder,
+             const data::EmbeddingTarget& target) {
+  if (command.force || !fs::exists(target.output)) return false;
+  if (data::read_settings(target.output, target.key) == train::settings_of(embedder, target.input))
+    return true;
+  throw ConfigError(
+      "{}: exists already, with embeddings of another model, file or settings; choose another name, or "
+      "replace it with --force",
+      target.output.string());
+}
+
+train::Embedder prepare(const EmbedCommand& command, const train::EmbedSettings& settings) {
+  auto model = std::make_shared<const train::TrainedModel>(train::load_trained_model(command.checkpoint));
+  std::vector<std::string> assignments = command.overrides;
+  if (!command.device.empty()) assignments.push_back("train.device=" + command.device);
+  if (!command.precision.empty()) assignments.push_back("train.precision=" + command.precision);
+  const train::TrainConfig config = train::config_for_use(*model, assignments);
+  return train::make_embedder(std::move(model), config, settings);
+}
+
+std::string summary(const train::Embedder& embedder, const data::EmbeddingTarget& target,
+                    const train::EmbedReport& report) {
+  const auto computed = static_cast<double>(report.cells - report.resumed_cells);
+  std::string text = fmt::format(
+      "{}: {} cells x {} in obsm['{}']; {:.1f} s, {:.1f} cells/s{}\n", target.output.string(),
+      grouped(report.cells), embedder.config.model.width, target.key, report.seconds,
+      computed / std::max(report.seconds, 1e-9),
+      report.resumed_cells > 0 ? fmt::format(" ({} were done before)", grouped(report.resumed_cells)) : "");
+  if (report.left_out > 0) {
+    text += fmt::format(
+        "  {} of them express fewer than {} genes of the vocabulary: their rows are NaN (to leave them out: "
+        "adata[~numpy.isnan(adata.obsm['{}']).any(axis=1)])\n",
+        grouped(report.left_out), embedder.config.data.min_genes, target.key);
+  }
+  return text;
+}
+
+ExitCode embed_one(const EmbedCommand& command, const train::Embedder& embedder,
+                   const data::EmbeddingTarget& target) {
+  if (is_done(command, embedder, target)) {
+    print(fmt::format("{}: was finished before, by the same model and settings\n", target.output.string()));
+    return ExitCode::kDone;
+  }
+  PhaseProgress opening("cells");
+  std::optional<ProgressBar> bar;
+  const auto check_signal = [&](std::string_view phase, int64_t done, int64_t total) {
+    if (stop_signal() != 0)
+      throw Interrupted("stopped by signal {} before the first cell was embedded", stop_signal());
+    opening(phase, done, total);
+  };
+  const train::EmbedReport report =
+      train::embed_file(embedder, target, program_version(), check_signal, [&](int64_t done, int64_t total) {
+        opening.finish();
+        if (!bar) bar.emplace("embedding", total, "cells", done);
+        bar->update(done);
+        return stop_signal() == 0;
+      });
+  if (bar) bar->finish();
+  if (!report.is_finished) {
+    print(fmt::format(
+        "{}: stopped by signal {}; the finished rows are in {}.partial. The same command goes on there\n",
+        target.input.string(), stop_signal(), target.output.string()));
+    return ExitCode::kSavedAfterSignal;
+  }
+  print(summary(embedder, target, report));
+  return ExitCode::kDone;
+}
+
+ExitCode embed(const EmbedCommand& command, const train::EmbedSettings& settings) {
+  const std::vector<data::EmbeddingTarget> targets = targets_of(command);
+  check_targets(command, targets);
+  wait_without_spinning();
+  install_stop_signal_handlers();
+  const train::Embedder embedder = prepare(command, settings);
+  for (const data::EmbeddingTarget& target : targets) {
+    const ExitCode code = embed_one(command, embedder, target);
+    if (code != ExitCode::kDone) return code;
+  }
+  return ExitCode::kDone;
+}
+
+}  // namespace
+
+void add_embed(Program& program) {
+  auto command = std::make_shared<EmbedCommand>();
+  auto settings = std::make_shared<train::EmbedSettings>();
+  CLI::App& app = add_command(
+      program, "embed",
+      "writes one vector per cell, as a trained model sees it, into a copy of the cells' file, as "
+      "obsm['X_scrna'], with "
+      "the record of model and settings in uns['scrna']. All cells, in their order; everything else of the "
+      "file stays as "
+      "it is. Interrupted, the same command goes on where it was.",
+      {{"scrna-train embed --checkpoint runs/first --out cells.scrna.h5ad cells.h5ad",
+        "the newest checkpoint of a run; then in Python: scanpy.pp.neighbors(adata, use_rep='X_scrna')"},
+       {"scrna-train embed --checkpoint model.safetensors --out-dir embedded 'atlas/*.h5ad'",
+        "an exported model, many files"},
+       {"scrna-train embed --checkpoint runs/first --beside --out cells.embedding.h5ad cells.h5ad",
+        "not a copy, only names of cells and embeddings"},
+       {"scrna-train embed --checkpoint runs/first/checkpoints/step-00000500 --layer -2 --pooling max --key "
+        "X_max "
+        "--out b.h5ad a.h5ad",
+        "an earlier checkpoint, another layer, another pooling, another name"}},
+      [command, settings] { return embed(*command, *settings); });
+  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, with raw counts")
+      ->type_name("FILE.h5ad ...");
+  app.add_option(
+         "--checkpoint", command->checkpoint,
+         "the model: a run directory (its newest checkpoint), a checkpoint folder, or an exported file")
+      ->required()
+      ->type_name("PATH");
+  app.add_option("--out", command->out, "file to write, for one input")->type_name("FILE.h5ad");
+  app.add_option("--out-dir", command->out_dir,
+                 "folder to write into, under the inputs' names; made if it does not exist")
+      ->type_name("FOLDER");
+  app.add_option("--key", command->key, "name in obsm; the record in uns has it without X_")
+      ->default_str("X_scrna")
+      ->type_name("NAME");
+  app.add_flag("--beside", command->beside,
+               "write names of cells and embeddings alone, not a copy of the input");
+  app.add_flag("--force", command->force, "replace an output that exists");
+  app.add_option("--device", command->device, "auto (a GPU if there is one), cpu or cuda")->type_name("NAME");
+  app.add_option("--precision", command->precision,
+                 "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
+      ->type_name("NAME");
+  add_fields(app, settings);
+  app.add_option("--set", command->overrides,
+                 "how files are read or products computed, over the model's own settings, for example "
+                 "data.matrix=layers/counts, data.min_genes=1; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+}  // namespace scrna::app

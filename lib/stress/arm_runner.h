@@ -1,0 +1,40 @@
+// Runs the arms of a table as processes of their own (`scrna-train train --resume auto`): several side by side, on their
+// GPUs, each a run directory below one folder. What came of an arm is read from its run directory, so a table that was
+// interrupted goes on where it was, arms that have ended are not run again, and an arm that crashes takes no other with it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "lib/report/run_data.h"
+#include "lib/stress/stress_plan.h"
+
+namespace scrna::stress {
+
+enum class ArmState { kWaiting, kFinished, kDiverged, kFailed, kInterrupted };
+
+struct ArmResult {
+  ArmState state = ArmState::kWaiting;
+  std::string failure;  // last words of an arm that failed
+};
+
+struct RunnerOptions {
+  std::filesystem::path program;  // scrna-train
+  std::filesystem::path out;      // folder of all arms
+  std::vector<int64_t> gpus;      // CUDA device numbers; empty: the processes choose (the CPU, or the first GPU)
+  int64_t jobs_per_gpu = 1;       // arms side by side on each, or in all without gpus
+};
+
+/// The run directory of an arm.
+std::filesystem::path folder_of(const RunnerOptions& options, const Arm& arm);
+/// What an arm's run directory says of it.
+ArmState state_of(const RunnerOptions& options, const Arm& arm);
+
+/// Writes OUT/NAME.yaml for each arm, runs those that have not ended, its output in OUT/NAME.log. Logs each start and end.
+/// A stop signal of this process is passed on; the arms save, and the result says kInterrupted. Throws DataError when
+/// files cannot be written, DeviceError when no process can be started.
+std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& options);
+
+}  // namespace scrna::stress

@@ -1,0 +1,170 @@
+// Scales, thinning, and that figures and pages are well-formed and stand alone. How they look is for eyes.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "lib/core/files.h"
+#include "lib/report/bars.h"
+#include "lib/report/heat_map.h"
+#include "lib/report/line_chart.h"
+#include "lib/report/page.h"
+#include "lib/report/scale.h"
+#include "tests/support/temp_dir.h"
+
+namespace scrna::report {
+namespace {
+
+const double kNaN = std::nan("");
+
+// Elements are closed in the order in which they were opened; `void_tags` need no closing.
+void expect_balanced(const std::string& text, const std::vector<std::string>& void_tags) {
+  std::vector<std::string> open;
+  for (std::size_t at = text.find('<'); at != std::string::npos; at = text.find('<', at + 1)) {
+    const std::size_t end = text.find('>', at);
+    ASSERT_NE(end, std::string::npos);
+    const std::string inside = text.substr(at + 1, end - at - 1);
+    if (inside[0] == '!' || inside.back() == '/') continue;
+    const bool closes = inside[0] == '/';
+    const std::string name = inside.substr(closes ? 1 : 0, inside.find_first_of(" \n", closes ? 1 : 0) - (closes ? 1 : 0));
+    if (std::ranges::find(void_tags, name) != void_tags.end()) continue;
+    if (!closes) {
+      open.push_back(name);
+      continue;
+    }
+    ASSERT_FALSE(open.empty()) << name;
+    EXPECT_EQ(open.back(), name);
+    open.pop_back();
+  }
+  EXPECT_TRUE(open.empty());
+}
+
+TEST(Scale, PutsValuesInPlaceAndRefusesWhatAnAxisCannotShow) {
+  const Scale linear(ScaleKind::kLinear, 0, 10, 100, 200), log(ScaleKind::kLog, 1, 100, 0, 1);
+  EXPECT_EQ(linear(5), 150);
+  EXPECT_EQ(linear(20), 300);
+  EXPECT_EQ(linear.clamped(20), 200);
+  EXPECT_NEAR(log(10), 0.5, 1e-12);
+  EXPECT_TRUE(std::isnan(log(0)));
+  EXPECT_TRUE(std::isnan(linear(kNaN)));
+}
+
+TEST(Scale, TicksAreRoundAndWithinTheRange) {
+  EXPECT_EQ(Scale(ScaleKind::kLinear, 0, 10, 0, 1).ticks(5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
+  EXPECT_EQ(Scale(ScaleKind::kLog, 0.5, 2e4, 0, 1).ticks(6), (std::vector<double>{1, 10, 100, 1000, 10000}));
+  EXPECT_EQ(Scale(ScaleKind::kLog, 9, 45, 0, 1).ticks(5), (std::vector<double>{10, 20}));
+  for (const auto& [low, high] : {std::pair{1.0, 1.0}, std::pair{0.0, 0.0}, std::pair{1e-30, 1e30}, std::pair{3.3, 3.4}}) {
+    for (const ScaleKind kind : {ScaleKind::kLinear, ScaleKind::kLog}) {
+      const Scale scale(kind, low, high, 0, 1);
+      const std::vector<double> ticks = scale.ticks(5);
+      EXPECT_GE(ticks.size(), 2U) << low << " " << high;
+      EXPECT_LE(ticks.size(), 14U);
+      for (const double tick : ticks) EXPECT_TRUE(scale(tick) >= -1e-6 && scale(tick) <= 1 + 1e-6) << tick;
+    }
+  }
+}
+
+TEST(Scale, NumbersAreShort) {
+  EXPECT_EQ(short_number(0), "0");
+  EXPECT_EQ(short_number(0.25), "0.25");
+  EXPECT_EQ(short_number(1200), "1,200");
+  EXPECT_EQ(short_number(55600), "55,600");
+  EXPECT_EQ(short_number(1e-4), "10⁻⁴");
+  EXPECT_EQ(short_number(3e-5), "3×10⁻⁵");
+  EXPECT_EQ(short_number(2.3e8), "2.3×10⁸");
+  EXPECT_EQ(short_number(999999999), "10⁹");
+  EXPECT_EQ(short_number(-0.5), "−0.5");
+  EXPECT_EQ(short_number(kNaN), "nan");
+}
+
+TEST(LineChart, ThinningKeepsTheHighestAndTheLowestAndGaps) {
+  Series series{.label = {}, .x = {}, .y = {}, .style = {}, .tooltip = {}};
+  for (int i = 0; i < 100000; ++i) series.x.push_back(i), series.y.push_back(std::sin(i * 0.01));
+  series.y[54321] = 1e6;
+  series.y[54322] = -1e6;
+  series.y[77777] = kNaN;
+  const Series thin = thinned(series, 300);
+  EXPECT_LE(thin.x.size(), 4 * 300U + 1);
+  EXPECT_EQ(std::ranges::count(thin.y, 1e6), 1);
+  EXPECT_EQ(std::ranges::count(thin.y, -1e6), 1);
+  EXPECT_EQ(std::ranges::count_if(thin.y, [](double y) { return std::isnan(y); }), 1);
+  EXPECT_TRUE(std::ranges::is_sorted(thin.x));
+}
+
+TEST(LineChart, BinsAreMeans) {
+  Series series{.label = {}, .x = {0, 1, 2, 3}, .y = {1, 3, 5, kNaN}, .style = {}, .tooltip = {}};
+  const Series two = binned(series, 2);
+  EXPECT_EQ(two.x, (std::vector<double>{0.5, 2.5}));
+  EXPECT_EQ(two.y[0], 2);
+  EXPECT_TRUE(std::isnan(two.y[1]));
+}
+
+TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
+  LineChart chart{.title = "a < b & c", .y_kind = ScaleKind::kLog, .y_low = {}, .y_high = {}, .series = {}, .references = {{5, "limit"}}};
+  for (int i = 0; i < 6; ++i) {
+    chart.series.push_back({.label = "run " + std::to_string(i), .colour = i, .x = {1, 2, 3, 4}, .y = {1, kNaN, 0, 10}, .style = {}, .ends_in_cross = i == 0, .tooltip = {}});
+  }
+  const Svg svg = draw(chart);
+  const std::string text = svg.file_text("a label");
+  expect_balanced(text, {});
+  EXPECT_EQ(text.find("nan"), std::string::npos);
+  EXPECT_NE(text.find("a &lt; b &amp; c"), std::string::npos);
+  EXPECT_NE(text.find("diverged"), std::string::npos);
+  // All six labels end at one place; none covers another.
+  std::vector<double> heights;
+  for (std::size_t at = text.find(">run "); at != std::string::npos; at = text.find(">run ", at + 1)) {
+    const std::size_t tag = text.rfind('<', at);
+    if (text.compare(tag, 5, "<text") != 0) continue;
+    const std::size_t y = text.find(" y=\"", tag) + 4;
+    heights.push_back(std::stod(text.substr(y)));
+  }
+  ASSERT_EQ(heights.size(), 6U);
+  std::ranges::sort(heights);
+  for (std::size_t i = 1; i < heights.size(); ++i) EXPECT_GE(heights[i] - heights[i - 1], 12);
+}
+
+TEST(HeatMap, MarksWhatIsNotFiniteAndSurvivesNothing) {
+  const HeatMap map{.title = "norms", .rows = {"layer_00", "layer_01"}, .x = {1, 2, 3}, .values = {{1, 10, 100}, {1, kNaN, 0}}};
+  const std::string text = draw(map).file_text("map");
+  expect_balanced(text, {});
+  EXPECT_NE(text.find("not finite"), std::string::npos);
+  EXPECT_NE(text.find(heat_colour(1)), std::string::npos);
+  expect_balanced(draw(HeatMap{.title = "empty", .rows = {}, .x = {}, .values = {}}).file_text("none"), {});
+  EXPECT_EQ(heat_colour(-1), heat_colour(0));
+}
+
+TEST(Bars, SharesAddUpAndEmptyRowsDrawNothing) {
+  const std::string text = draw(StackedBars{.title = "t", .parts = {"forward", "backward"}, .rows = {{"run", {1, 3}}, {"none", {0, 0}}}}).file_text("bars");
+  expect_balanced(text, {});
+  EXPECT_NE(text.find("run: forward 25.0 %"), std::string::npos);
+  EXPECT_NE(text.find("run: backward 75.0 %"), std::string::npos);
+  EXPECT_EQ(text.find("none: "), std::string::npos);
+}
+
+TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
+  const test::TempDir folder;
+  Page page("A <title>", "of & about");
+  page.heading("Figures");
+  std::vector<Figure> figures;
+  figures.push_back({"loss", "The \"loss\"", draw(LineChart{.title = "loss", .y_low = {}, .y_high = {}, .series = {{.label = "a", .x = {1, 2}, .y = {3, 2}, .style = {}, .tooltip = {}}}, .references = {}})});
+  page.figures(std::move(figures));
+  page.table({.head = {"run", "loss"}, .rows = {{{"<a>", ""}, {"1.5", "bad"}}}});
+  page.verdict("Mixed", "claim", "reason", "open");
+  page.details("more", "x < y");
+  page.write(folder / "sub/report.html");
+  const std::string html = read_file(folder / "sub/report.html");
+  expect_balanced(html, {"meta"});
+  // Nothing is fetched: no address but the name space of SVG, no scripts.
+  std::string rest = html;
+  for (std::size_t at; (at = rest.find("http://www.w3.org/2000/svg")) != std::string::npos;) rest.erase(at, 26);
+  for (const char* outside : {"http", "//", "<script", "@import", "url(", "src="}) EXPECT_EQ(rest.find(outside), std::string::npos) << outside;
+  EXPECT_EQ(html.find("<a>"), std::string::npos);
+  for (const char* part : {"prefers-color-scheme:dark", "@media print", "width=device-width"}) EXPECT_NE(html.find(part), std::string::npos) << part;
+  expect_balanced(read_file(folder / "sub/report-figures/loss.svg"), {});
+}
+
+}  // namespace
+}  // namespace scrna::report
