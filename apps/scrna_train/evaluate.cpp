@@ -1,5 +1,6 @@
 // scrna-train evaluate: the metrics of lib/eval for embeddings that stand in .h5ad files, beside the baseline without a
 // model. The table goes to standard output, everything to --out.
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
@@ -8,6 +9,7 @@
 
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/evaluate_models.h"
+#include "apps/scrna_train/evaluate_page.h"
 #include "apps/scrna_train/wait_policy.h"
 #include "lib/core/clock.h"
 #include "lib/core/log.h"
@@ -130,7 +132,10 @@ ExitCode evaluate(const EvaluateCommand& command) {
     log::info("[evaluate] {}: {} cells x {} in {} ({})", embedding.name, grouped(embedding.values.cells),
               embedding.values.width, clock_text(now_seconds() - start), parts);
   }
-  if (!command.out.empty()) eval::write_evaluation(command.out, report);
+  if (!command.out.empty()) {
+    eval::write_evaluation(command.out, report);
+    evaluation_page(report).write(std::filesystem::path(command.out) / "report.html");
+  }
   print(eval::evaluation_table(report));
   return ExitCode::kDone;
 }
@@ -150,7 +155,7 @@ void add_evaluate(Program& program) {
        {"scrna-train evaluate --label cell_type --embedding X_scVI --embedding X_pca cells.h5ad",
         "matrices that stand in obsm of the same file"},
        {"scrna-train evaluate --label cell_type --batch donor --embedding embedded.h5ad:obsm/X_scrna --out results cells.h5ad",
-        "of another file with the same obs_names; JSON, CSV and UMAP places in results/"},
+        "of another file with the same obs_names; a page, JSON, CSV and UMAP places in results/"},
        {"scrna-train evaluate --label cell_type --exclude-label unlabelled --max-cells 20000 cells.h5ad",
         "without the cells of one label; a random sample of the others"}},
       [command] {
@@ -200,7 +205,7 @@ void add_evaluate(Program& program) {
   app.add_option("--matrix", command->matrix, "counts of the baseline: X, raw/X, layers/NAME or auto")
       ->type_name("MATRIX")
       ->default_str("auto");
-  app.add_option("--out", command->out, "folder for evaluation.json, metrics.csv, leiden.csv, mmd.csv, umap.csv")
+  app.add_option("--out", command->out, "folder for report.html, evaluation.json, metrics.csv, leiden.csv, mmd.csv, umap.csv")
       ->type_name("FOLDER");
   app.add_flag("--no-umap", command->without_umap, "no pictures: nothing else depends on them");
   app.add_option("--seed", command->choice.seed, "of samples, folds, Leiden, bootstrap and UMAP")

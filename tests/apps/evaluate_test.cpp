@@ -81,7 +81,7 @@ TEST_F(Evaluate, EmbeddingsStandBesideTheBaselineInTableAndFiles) {
   EXPECT_EQ(metric(1, "leiden_nmi"), 1);
   EXPECT_LT(metric(2, "knn_accuracy"), 0.7);
   EXPECT_EQ(json["cells"]["left_out"]["rare_labels"], 1);
-  for (const char* file : {"metrics.csv", "leiden.csv", "mmd.csv", "umap.csv"})
+  for (const char* file : {"metrics.csv", "leiden.csv", "mmd.csv", "umap.csv", "report.html"})
     EXPECT_TRUE(contains(read_file(out + "/" + file), ",")) << file;
   const auto again = evaluate({"--label", "cell_type", "--batch", "donor", "--embedding", "X_good", "--embedding",
                                cells_ + ":obsm/X_noise"});
