@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/format.h>
+
 #include "lib/core/progress.h"
 #include "lib/report/heat_map.h"
 #include "lib/report/line_chart.h"
