@@ -43,13 +43,14 @@ std::string gene_map_hash(const TrainConfig& config) {
   return config.data.gene_map.empty() ? "" : sha256_of_file(config.data.gene_map);
 }
 
-// Another mapping gives the cells other tokens under the same vocabulary. A checkpoint of an older version says
-// nothing of it.
+// Another mapping gives the cells other tokens under the same vocabulary. A checkpoint of an older version
+// says nothing of it.
 void require_same_gene_map(const LoadedCheckpoint& loaded, const TrainConfig& config) {
   const std::string& before = loaded.state.gene_map_sha256;
   if (before.empty() || before == gene_map_hash(config)) return;
   throw CheckpointError(
-      "{}: data.gene_map {} is not the mapping the run was trained with (SHA-256 {:.12}..., now {:.12}...): cells would "
+      "{}: data.gene_map {} is not the mapping the run was trained with (SHA-256 {:.12}..., now {:.12}...): "
+      "cells would "
       "get other tokens. Restore the file, or begin a new run",
       loaded.folder.string(), config.data.gene_map, before, gene_map_hash(config));
 }

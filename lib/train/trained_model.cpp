@@ -225,6 +225,7 @@ TrainConfig config_for_use(const TrainedModel& model, std::span<const std::strin
 
 std::unique_ptr<model::Encoder> make_encoder(const TrainedModel& model, const TrainConfig& config,
                                              at::Device device, at::ScalarType compute_type) {
+  require_plausible(model, config);
   auto encoder =
       std::make_unique<model::Encoder>(config.model, model.vocabulary.size(), config.tokenizer.max_tokens,
                                        config.train.seed, device, compute_type);
