@@ -54,8 +54,12 @@ main() {
   "$root/scripts/build.sh" "${build_options[@]}"
   local passed=yes
   if [ "$quick" = no ]; then
-    "$root/scripts/oracle_env.sh" > /dev/null ||
-      stop 2 "could not make the Python environment of the comparisons; --quick goes without"
+    local environment
+    for environment in "" eval; do
+      # shellcheck disable=SC2086  # no argument, or one
+      "$root/scripts/oracle_env.sh" $environment > /dev/null ||
+        stop 2 "could not make the Python environments of the comparisons; --quick goes without"
+    done
     run_sanitized || passed=no
   fi
   run_all "${ctest_arguments[@]}" || passed=no

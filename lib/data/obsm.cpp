@@ -24,6 +24,21 @@ std::vector<std::string> keys_of(const h5::Group& root) {
                   near.empty() ? "" : fmt::format(" (did you mean '{}'?)", near), fmt::join(keys, ", "));
 }
 
+/// Rows are finite, or NaN as a whole.
+void check_finite(const ObsmMatrix& matrix, const std::string& where) {
+  int64_t wrong_rows = 0, first = -1;
+  for (int64_t row = 0; row < matrix.cells; ++row) {
+    const auto begin = matrix.values.begin() + row * matrix.width, end = begin + matrix.width;
+    const bool is_finite = std::all_of(begin, end, [](float value) { return std::isfinite(value); });
+    if (is_finite || std::all_of(begin, end, [](float value) { return std::isnan(value); })) continue;
+    if (wrong_rows++ == 0) first = row;
+  }
+  if (wrong_rows > 0)
+    throw DataError("{}: {} of {} rows have some values that are not finite (first: row {}); a row is an embedding, or NaN as a "
+                    "whole for a cell without one: drop those cells from the file, or compute them again",
+                    where, wrong_rows, matrix.cells, first);
+}
+
 }  // namespace
 
 std::vector<std::string> obsm_keys(const std::filesystem::path& path) {
@@ -48,19 +63,7 @@ ObsmMatrix read_obsm(const std::filesystem::path& path, const std::string& key) 
   ObsmMatrix out{static_cast<int64_t>(shape[0]), static_cast<int64_t>(shape[1]), {}};
   out.values.resize(values.num_elements());
   values.read_rows(0, shape[0], out.values.data());
-  const auto wrong = std::find_if(out.values.begin(), out.values.end(), [](float value) { return !std::isfinite(value); });
-  if (wrong != out.values.end()) {
-    const int64_t place = wrong - out.values.begin();
-    const auto row_is_wrong = [&](int64_t row) {
-      const auto start = out.values.begin() + row * out.width;
-      return std::any_of(start, start + out.width, [](float value) { return !std::isfinite(value); });
-    };
-    int64_t rows = 0;
-    for (int64_t row = 0; row < out.cells; ++row) rows += row_is_wrong(row);
-    throw DataError("{}: {} of {} rows have a value that is not finite (first: row {}, column {}, {}); an embedding must be "
-                    "complete: drop those cells from the file, or compute it again", values.where(), rows, out.cells,
-                    place / out.width, place % out.width, static_cast<double>(*wrong));
-  }
+  check_finite(out, values.where());
   return out;
 }
 

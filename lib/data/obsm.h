@@ -19,7 +19,8 @@ struct ObsmMatrix {
 std::vector<std::string> obsm_keys(const std::filesystem::path& path);
 
 /// One of them. Throws DataError when there is none of that name (naming those there are), when it is a table or sparse,
-/// when it has no column, and when a value is not finite (naming its row).
+/// when it has no column, and when a value is not finite (naming its row). A row of nothing but NaN is kept: that is how
+/// `scrna-train embed` and others say that a cell has no embedding.
 ObsmMatrix read_obsm(const std::filesystem::path& path, const std::string& key);
 
 }  // namespace scrna::data

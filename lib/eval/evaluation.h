@@ -16,6 +16,7 @@
 #include "lib/eval/cell_matrix.h"
 #include "lib/eval/classification.h"
 #include "lib/eval/leiden.h"
+#include "lib/eval/masked_loss.h"
 #include "lib/eval/separation.h"
 #include "lib/eval/silhouette.h"
 
@@ -53,6 +54,7 @@ struct Evaluation {
   std::vector<PairSeparation> separation;  // of all pairs of labels
   double mean_mmd = 0;             // over pairs
   std::optional<BatchScores> batch;
+  std::optional<MaskedLoss> loss;  // of models; evaluate_embedding() leaves it empty
   CellMatrix umap;                 // [cells, 2], empty without
   std::vector<std::pair<std::string, double>> seconds;  // by part
 };

@@ -1,6 +1,7 @@
 #include "lib/eval/evaluation_data.h"
 
 #include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 #include "lib/core/error.h"
@@ -73,6 +74,15 @@ void say_what_was_left_out(const std::string& file, const CellChoice& choice, co
                  grouped(static_cast<int64_t>(chosen.cells.size()) + chosen.not_sampled));
 }
 
+void require_two_labels(const std::string& where, const CellChoice& choice, const LabelledCells& chosen) {
+  if (chosen.labels.count() >= 2) return;
+  throw DataError("{}: obs column '{}' has {} label{} with at least {} cells{}; at least two are needed", where, choice.label,
+                  chosen.labels.count(), chosen.labels.count() == 1 ? "" : "s", choice.min_label_cells,
+                  chosen.rare_labels.empty()
+                      ? ""
+                      : fmt::format(" (too rare: {}; see --min-label-cells)", fmt::join(chosen.rare_labels, ", ")));
+}
+
 std::unordered_map<std::string, int64_t> rows_by_name(const data::AnnDataFile& file) {
   std::unordered_map<std::string, int64_t> rows;
   int64_t row = 0;
@@ -139,10 +149,7 @@ LabelledCells choose_cells(const data::AnnDataFile& file, const CellChoice& choi
   leave_out_rare(column, choice, out);  // after sampling: it can make labels rare
   out.labels = labels_from_codes(column.codes, column.categories, out.cells);
   say_what_was_left_out(name, choice, out);
-  if (out.labels.count() < 2)
-    throw DataError("{}: obs column '{}' has {} label{} with at least {} cells{}; at least two are needed", name, choice.label,
-                    out.labels.count(), out.labels.count() == 1 ? "" : "s", choice.min_label_cells,
-                    out.rare_labels.empty() ? "" : fmt::format(" (too rare: {}; see --min-label-cells)", fmt::join(out.rare_labels, ", ")));
+  require_two_labels(name, choice, out);
   if (batches) {
     std::vector<int32_t> codes;
     for (const int64_t cell : out.cells) codes.push_back(batches->codes[cell]);
@@ -181,6 +188,43 @@ CellMatrix read_embedding(const data::AnnDataFile& file, const EmbeddingPlace& p
     std::copy_n(all.values.begin() + rows[i] * all.width, all.width, out.row(i));
   }
   return out;
+}
+
+void leave_out_missing(LabelledCells& cells, std::vector<NamedEmbedding>& embeddings, const CellChoice& choice) {
+  std::vector<bool> keep(cells.cells.size(), true);
+  for (const NamedEmbedding& embedding : embeddings) {
+    int64_t missing = 0;
+    for (int64_t i = 0; i < embedding.values.cells; ++i) {
+      if (!std::isnan(embedding.values.row(i)[0])) continue;
+      keep[i] = false;
+      ++missing;
+    }
+    if (missing > 0)
+      log::warning("[evaluate] {}: {} of {} cells have no embedding (NaN) and are left out of every comparison", embedding.name,
+                   grouped(missing), grouped(embedding.values.cells));
+  }
+  cells.without_embedding = std::count(keep.begin(), keep.end(), false);
+  if (cells.without_embedding == 0) return;
+  std::vector<int64_t> sizes(cells.labels.names.size());
+  for (std::size_t i = 0; i < keep.size(); ++i) sizes[cells.labels.codes[i]] += keep[i];
+  std::vector<int64_t> kept, rows;
+  for (std::size_t i = 0; i < keep.size(); ++i) {
+    if (!keep[i] || sizes[cells.labels.codes[i]] < choice.min_label_cells) continue;
+    kept.push_back(static_cast<int64_t>(i));
+    rows.push_back(cells.cells[i]);
+  }
+  for (std::size_t label = 0; label < sizes.size(); ++label) {
+    if (sizes[label] >= choice.min_label_cells) continue;
+    cells.rare_labels.push_back(fmt::format("{} ({})", cells.labels.names[label], sizes[label]));
+    cells.rare_cells += sizes[label];
+    log::warning("[evaluate] the label '{}' has only {} cells with an embedding and is left out", cells.labels.names[label],
+                 sizes[label]);
+  }
+  cells.labels = labels_of(cells.labels, kept);
+  if (cells.batches) cells.batches = labels_of(*cells.batches, kept);
+  cells.cells = std::move(rows);
+  for (NamedEmbedding& embedding : embeddings) embedding.values = rows_of(embedding.values, kept);
+  require_two_labels("cells with an embedding", choice, cells);
 }
 
 Baseline make_baseline(const data::AnnDataFile& file, const std::string& matrix, const std::vector<int64_t>& cells) {

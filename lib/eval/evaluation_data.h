@@ -31,6 +31,7 @@ struct LabelledCells {
   std::vector<std::string> rare_labels;  // left out
   int64_t rare_cells = 0;
   int64_t without_batch = 0;
+  int64_t without_embedding = 0;
   int64_t not_sampled = 0;               // left out by max_cells
 };
 
@@ -49,6 +50,16 @@ EmbeddingPlace parse_embedding_place(const std::string& text);
 /// Rows for the chosen cells. From another file they are found by obs_names. Throws DataError when a chosen cell is not
 /// there (with how many and the first), when names repeat, and what data::read_obsm throws.
 CellMatrix read_embedding(const data::AnnDataFile& file, const EmbeddingPlace& place, const std::vector<int64_t>& cells);
+
+struct NamedEmbedding {
+  std::string name;
+  CellMatrix values;
+};
+
+/// Leaves out, of the cells and of every embedding, the cells that are NaN in some embedding, so that all are measured on
+/// the same cells; then labels that became too rare. Logs how many and of which embedding. Throws DataError when fewer
+/// than two labels remain.
+void leave_out_missing(LabelledCells& cells, std::vector<NamedEmbedding>& embeddings, const CellChoice& choice);
 
 /// The baseline (log_normalised.h) and which matrix it comes from.
 struct Baseline {

@@ -38,6 +38,7 @@ ordered_json choice_json(const EvaluationReport& report) {
                       {"cells_of_file", cells.file_cells},
                       {"left_out", {{"without_label", cells.unlabelled}, {"excluded_labels", cells.excluded},
                                     {"rare_labels", cells.rare_cells}, {"without_batch", cells.without_batch},
+                                    {"without_embedding", cells.without_embedding},
                                     {"not_sampled", cells.not_sampled}}},
                       {"excluded_labels", report.choice.excluded_labels},
                       {"rare_labels", cells.rare_labels}};
@@ -77,6 +78,11 @@ ordered_json result_json(const Evaluation& evaluation, const Labels& labels) {
   ordered_json out = {{"name", evaluation.name}, {"width", evaluation.width}, {"components", evaluation.components}};
   for (const MetricRow& row : metric_rows()) out["metrics"][row.name] = json_number(row.value(evaluation));
   out["metrics"]["silhouette_unscaled"] = evaluation.silhouette;
+  out["masked_loss"] = nullptr;
+  if (evaluation.loss)
+    out["masked_loss"] = {{"mean", evaluation.loss->mean},         {"half_width_95", evaluation.loss->half_width},
+                          {"uniform", evaluation.loss->uniform},   {"cells", evaluation.loss->cells},
+                          {"maskings", evaluation.loss->maskings}};
   out["best_resolution"] = evaluation.best.resolution;
   for (const LeidenPoint& point : evaluation.leiden)
     out["leiden"].push_back({{"resolution", point.resolution}, {"clusters", point.clusters}, {"nmi", point.nmi}, {"ari", point.ari}});
@@ -84,6 +90,26 @@ ordered_json result_json(const Evaluation& evaluation, const Labels& labels) {
   for (const PairSeparation& pair : evaluation.separation) out["mmd"].push_back(pair_json(pair, labels));
   for (const auto& [part, seconds] : evaluation.seconds) out["seconds"][part] = seconds;
   return out;
+}
+
+bool has_losses(const EvaluationReport& report) {
+  return std::any_of(report.evaluations.begin(), report.evaluations.end(),
+                     [](const Evaluation& evaluation) { return evaluation.loss.has_value(); });
+}
+
+/// Masked loss, its interval, and guessing; nothing without models.
+template <class Line>
+void add_losses(const EvaluationReport& report, const Line& line) {
+  if (!has_losses(report)) return;
+  const auto row = [&](const std::string& what, const auto& text_of) {
+    line(what, [&](const Evaluation& evaluation) { return evaluation.loss ? text_of(*evaluation.loss) : std::string("-"); });
+  };
+  const auto model = std::find_if(report.evaluations.begin(), report.evaluations.end(),
+                                  [](const Evaluation& evaluation) { return evaluation.loss.has_value(); });
+  row(fmt::format("masked loss, {} maskings", model->loss->maskings),
+      [](const MaskedLoss& loss) { return fmt::format("{:.4f}", loss.mean); });
+  row("  +-", [](const MaskedLoss& loss) { return fmt::format("{:.4f}", loss.half_width); });
+  row("  every gene equally likely", [](const MaskedLoss& loss) { return fmt::format("{:.4f}", loss.uniform); });
 }
 
 }  // namespace
@@ -112,11 +138,13 @@ std::string evaluation_table(const EvaluationReport& report) {
       return std::isfinite(value) ? fmt::format("{:.4f}", value) : std::string("-");
     });
   }
+  add_losses(report, line);
   line("dimensions", [](const Evaluation& evaluation) { return std::to_string(evaluation.width); });
   line(fmt::format("components to {:.0f} % of the variance", 100 * report.options.pca_variance),
        [](const Evaluation& evaluation) { return std::to_string(evaluation.components); });
   line("clusters at the best NMI", [](const Evaluation& evaluation) { return std::to_string(evaluation.best.clusters); });
-  out += fmt::format("\nLarger is better in every row down to the dimensions. Baseline: {}.\n", report.baseline);
+  out += fmt::format("\nLarger is better in every row above the {}. Baseline: {}.\n",
+                     has_losses(report) ? "loss (nats per masked gene, 95 % interval over cells)" : "dimensions", report.baseline);
   int64_t most = 0;
   for (const int64_t size : cells.labels.sizes()) most = std::max(most, size);
   if (most > report.options.separation.max_label_cells)
@@ -139,6 +167,10 @@ std::string metrics_csv(const EvaluationReport& report) {
   for (const Evaluation& evaluation : report.evaluations)
     for (const MetricRow& row : metric_rows())
       out += fmt::format("{},{},{}\n", field(evaluation.name), row.name, number(row.value(evaluation)));
+  for (const Evaluation& evaluation : report.evaluations)
+    if (evaluation.loss)
+      out += fmt::format("{0},masked_loss,{1}\n{0},masked_loss_half_width,{2}\n", field(evaluation.name),
+                         number(evaluation.loss->mean), number(evaluation.loss->half_width));
   return out;
 }
 

@@ -39,7 +39,9 @@ class EvaluatedFile : public testing::Test {
                                 {0, 2, 3, 4, 6, 7, 9});
     file.group("obsm");
     file.numbers<float>("obsm/X_two", {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {6, 2});
-    file.numbers<double>("obsm/X_wrong", {0, 1, std::nan(""), 3, 4, 5}, {6, 1});
+    const float none = std::nanf("");
+    file.numbers<float>("obsm/X_wrong", {0, 1, none, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {6, 2});
+    file.numbers<float>("obsm/X_part", {0, 1, none, none, 4, 5, 6, 7, 8, 9, 10, 11}, {6, 2});
     file.table("obsm/table", {"a", "b", "c", "d", "e", "f"});
   }
   [[nodiscard]] data::AnnDataFile open() const { return data::AnnDataFile(folder_ / "cells.h5ad"); }
@@ -83,9 +85,29 @@ TEST_F(EvaluatedFile, EmbeddingsAreThoseOfTheChosenCells) {
     return test::message_of<DataError>([&] { read_embedding(open(), parse_embedding_place(place), {0}); });
   };
   EXPECT_CONTAINS(message("X_tow"), "did you mean 'X_two'");
-  EXPECT_CONTAINS(message("X_tow"), "obsm holds X_two, X_wrong, table");
-  EXPECT_CONTAINS(message("obsm/X_wrong"), "1 of 6 rows have a value that is not finite (first: row 2, column 0");
+  EXPECT_CONTAINS(message("X_tow"), "obsm holds X_part, X_two, X_wrong, table");
+  EXPECT_CONTAINS(message("obsm/X_wrong"), "1 of 6 rows have some values that are not finite (first: row 1)");
   EXPECT_CONTAINS(message("table"), "is a dataframe");
+}
+
+TEST_F(EvaluatedFile, CellsWithoutAnEmbeddingAreLeftOutOfAllOfThem) {
+  const CellChoice choice{.label = "cell_type", .excluded_labels = {"junk"}, .min_label_cells = 1};
+  LabelledCells chosen = choose_cells(open(), choice);
+  std::vector<NamedEmbedding> embeddings;
+  for (const char* key : {"X_part", "X_two"})
+    embeddings.push_back({key, read_embedding(open(), parse_embedding_place(key), chosen.cells)});
+  leave_out_missing(chosen, embeddings, choice);
+  EXPECT_EQ(chosen.cells, (std::vector<int64_t>{0, 2, 3, 4}));
+  EXPECT_EQ(chosen.without_embedding, 1);
+  EXPECT_EQ(chosen.labels.codes, (std::vector<int32_t>{0, 1, 0, 2}));
+  EXPECT_EQ(embeddings[1].values.values, (std::vector<double>{0, 1, 4, 5, 6, 7, 8, 9}));
+}
+
+TEST_F(EvaluatedFile, ALabelThatBecomesTooRareWithoutThemIsLeftOutToo) {
+  const CellChoice choice{.label = "cell_type", .excluded_labels = {"junk"}, .min_label_cells = 2};
+  LabelledCells chosen = choose_cells(open(), choice);
+  std::vector<NamedEmbedding> embeddings = {{"X_part", read_embedding(open(), parse_embedding_place("X_part"), chosen.cells)}};
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { leave_out_missing(chosen, embeddings, choice); }), "T (1)");
 }
 
 TEST_F(EvaluatedFile, EmbeddingsOfAnotherFileAreFoundByTheNamesOfCells) {

@@ -1,0 +1,12 @@
+// The results of `evaluate` as a page (lib/report): the table, UMAP pictures by label and by batch, the Leiden sweep, and the
+// matrix of MMD between all pairs of labels.
+#pragma once
+
+#include "lib/eval/evaluation_files.h"
+#include "lib/report/page.h"
+
+namespace scrna::app {
+
+report::Page evaluation_page(const eval::EvaluationReport& report);
+
+}  // namespace scrna::app
