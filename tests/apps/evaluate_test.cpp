@@ -28,7 +28,7 @@ class Evaluate : public testing::Test {
     std::vector<int64_t> indptr{0};
     for (int64_t i = 0; i < kCells; ++i) {
       const int64_t type = i % 3;
-      names.push_back("cell" + std::to_string(i));
+      names.push_back(std::string("cell") + std::to_string(i));
       types.push_back(i == 0 ? "odd one" : std::string("type ") + static_cast<char>('A' + type));
       donors.push_back(i / 3 % 2 == 0 ? "d0" : "d1");
       for (int64_t g = 0; g < kGenes; ++g) {
@@ -42,7 +42,7 @@ class Evaluate : public testing::Test {
         noise.push_back(uniform);
       }
     }
-    for (int64_t g = 0; g < kGenes; ++g) genes.push_back("G" + std::to_string(g));
+    for (int64_t g = 0; g < kGenes; ++g) genes.push_back(std::string("G") + std::to_string(g));
     test::H5Builder file(cells_);
     file.attribute("/", "encoding-type", std::string("anndata"));
     file.table("obs", names, {"cell_type", "donor"});
