@@ -146,7 +146,8 @@ void add_evaluate(Program& program) {
   auto command = std::make_shared<EvaluateCommand>();
   CLI::App& app = add_command(
       program, "evaluate",
-      "measures what models and embeddings of cells know of their labels: masked loss, silhouettes, Leiden clusters with NMI and ARI, kNN and "
+      "measures what models and embeddings of cells know of their labels: masked loss, silhouettes, Leiden clusters with NMI "
+      "and ARI, kNN and "
       "linear-probe accuracy, MMD of all pairs of labels, and with --batch how well batches are mixed. Beside them always "
       "the baseline without a model, principal components of log-normalised counts, and of each checkpoint the same model untrained.",
       {{"scrna-train evaluate --label cell_type cells.h5ad", "the baseline alone"},

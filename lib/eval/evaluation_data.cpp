@@ -70,8 +70,7 @@ void say_what_was_left_out(const std::string& file, const CellChoice& choice, co
     log::warning("[evaluate] {}: {} cells have no '{}' and are left out", file, grouped(chosen.without_batch), choice.batch);
   if (chosen.not_sampled > 0)
     log::warning("[evaluate] {}: {} cells are a random sample of {} (--max-cells)", file,
-                 grouped(static_cast<int64_t>(chosen.cells.size())),
-                 grouped(static_cast<int64_t>(chosen.cells.size()) + chosen.not_sampled));
+                 grouped(choice.max_cells), grouped(choice.max_cells + chosen.not_sampled));
 }
 
 void require_two_labels(const std::string& where, const CellChoice& choice, const LabelledCells& chosen) {

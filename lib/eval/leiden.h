@@ -1,5 +1,5 @@
 // Clusters of a graph by the Leiden algorithm (Traag, Waltman and van Eck 2019) for modularity with a resolution: local
-// moving by a queue, refinement within clusters, aggregation, until an iteration changes nothing. Our own, about 250 lines,
+// moving by a queue, refinement within clusters, aggregation, until an iteration changes nothing. Our own, about 300 lines,
 // because the libraries that have it do not fit: igraph, libleidenalg and what is built on them are under the GPL, which
 // would become the licence of every binary of this program, and igraph brings GLPK, ARPACK and libxml2 for one function;
 // NetworKit (MIT) has a parallel variant whose result depends on the threads. Compared with igraph over seeds
