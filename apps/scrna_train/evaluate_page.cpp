@@ -73,6 +73,9 @@ Svg picture(const eval::CellMatrix& places, const eval::Labels& labels, const st
   return svg;
 }
 
+/// Parts of the colour scale above it are too bright for white text.
+constexpr double kBright = 0.55;
+
 /// MMD of every pair of labels, one scale for all embeddings.
 Svg mmd_matrix(const eval::Evaluation& evaluation, const eval::Labels& labels, double largest) {
   const int32_t count = labels.count();
@@ -91,7 +94,8 @@ Svg mmd_matrix(const eval::Evaluation& evaluation, const eval::Labels& labels, d
     for (const auto& [row, column] : {std::pair{pair.first, pair.second}, std::pair{pair.second, pair.first}}) {
       svg.rectangle(left + cell * column, kTop + cell * row, cell - 1, cell - 1, "cell", report::heat_colour(part), tooltip);
       if (cell >= 30)
-        svg.text(left + cell * (column + 0.5), kTop + cell * (row + 0.5) + 4, fmt::format("{:.2f}", pair.mmd), "inside small",
+        svg.text(left + cell * (column + 0.5), kTop + cell * (row + 0.5) + 4, fmt::format("{:.2f}", pair.mmd),
+                 part > kBright ? "inside bright small" : "inside small",
                  Svg::Anchor::kMiddle);
     }
   }

@@ -18,13 +18,14 @@ h1{font-size:26px;line-height:1.2;margin:0 0 4px;letter-spacing:-.01em}
 h2{font-size:18px;margin:40px 0 12px;padding-top:12px;border-top:1px solid var(--grid)}
 p{margin:8px 0;max-width:76ch}
 .subtitle,.muted{color:var(--muted)}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:28px 32px;margin:16px 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:28px 32px;margin:16px 0}
 .figures.wide{grid-template-columns:1fr}
 figure{margin:0;break-inside:avoid;min-width:0}
 figcaption{color:var(--muted);font-size:13px;line-height:1.4;margin-top:4px;max-width:66ch}
 svg.figure{display:block;width:100%;height:auto}
 .figures.wide svg.figure{max-width:1080px}
 .figure text.inside{fill:#fff}
+.figure text.inside.bright{fill:#16181d}
 .scroll{overflow-x:auto;margin:12px 0}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--grid)}
