@@ -1,5 +1,6 @@
-// Ranks as threads of one process, on loopback: c10d holds no global state, so each thread has its own
-// communicator. For tests of what ranks compute together; tests of processes that die start real ones
+// Ranks as threads of one process, on loopback, each with its own communicator. c10d's flight recorder is the one thing
+// they would share, and LibTorch 2.11 puts each new group into a std::map of it without a lock: it is switched off
+// (ranks are processes outside the tests). For tests of what ranks compute together; tests of processes that die start real ones
 // (tests/apps/launch_test.cpp).
 #pragma once
 
@@ -38,6 +39,7 @@ inline std::pair<int, int64_t> listen_on_loopback() {
 inline std::vector<std::exception_ptr> run_ranks(
     int64_t num_ranks, const std::function<void(dist::Communicator&)>& part,
     std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
+  ::setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/1);  // read once, by the first group of the process
   const auto [listening, port] = listen_on_loopback();
   std::vector<std::exception_ptr> problems(static_cast<std::size_t>(num_ranks));
   {
