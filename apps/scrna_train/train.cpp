@@ -18,6 +18,7 @@
 #include "lib/core/signals.h"
 #include "lib/dist/communicator.h"
 #include "lib/dist/world.h"
+#include "lib/train/check.h"
 #include "lib/train/config_reference.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"

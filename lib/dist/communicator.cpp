@@ -150,20 +150,27 @@ void Communicator::fail(const char* what, const std::exception& problem) const {
       first_line(error != nullptr ? error->what_without_backtrace() : problem.what()));
 }
 
-Work Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) {
+// launch(): begins the collective and returns c10d's work. Alone nothing is begun.
+template <class Launch>
+Work Communicator::start(const char* what, Launch launch) {
   Work work;
   if (!groups_) return work;
-  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  const auto failed = [this](const char* later, const std::exception& problem) { fail(later, problem); };
   try {
+    work.impl_ = std::make_unique<Work::Impl>(Work::Impl{launch(), failed});
+  } catch (const std::exception& problem) {
+    fail(what, problem);
+  }
+  return work;
+}
+
+Work Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) {
+  return start("a sum over the ranks", [&] {
     c10d::AllreduceOptions options;
     options.reduceOp = reduction == Reduction::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
     std::vector<at::Tensor> tensors{tensor};
-    work.impl_ =
-        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->allreduce(tensors, options), failed});
-  } catch (const std::exception& problem) {
-    fail("a sum over the ranks", problem);
-  }
-  return work;
+    return groups_->tensors->allreduce(tensors, options);
+  });
 }
 
 at::Tensor Communicator::own_part(const at::Tensor& tensor) const {
@@ -175,47 +182,24 @@ at::Tensor Communicator::own_part(const at::Tensor& tensor) const {
 
 // NCCL does both in place; Gloo works on a copy and writes the result on wait().
 Work Communicator::reduce_scatter(const at::Tensor& tensor) {
-  Work work;
-  if (!groups_) return work;
-  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  if (!groups_) return {};
   at::Tensor part = own_part(tensor), all = tensor;
-  try {
-    work.impl_ =
-        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_reduce_scatter_base(part, all), failed});
-  } catch (const std::exception& problem) {
-    fail("a sum over the ranks", problem);
-  }
-  return work;
+  return start("a sum over the ranks", [&] { return groups_->tensors->_reduce_scatter_base(part, all); });
 }
 
 Work Communicator::all_gather_parts(const at::Tensor& tensor) {
-  Work work;
-  if (!groups_) return work;
-  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
+  if (!groups_) return {};
   at::Tensor part = own_part(tensor), all = tensor;
-  try {
-    work.impl_ =
-        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->_allgather_base(all, part), failed});
-  } catch (const std::exception& problem) {
-    fail("an exchange between the ranks", problem);
-  }
-  return work;
+  return start("an exchange between the ranks", [&] { return groups_->tensors->_allgather_base(all, part); });
 }
 
 Work Communicator::broadcast(const at::Tensor& tensor, int64_t root) {
-  Work work;
-  if (!groups_) return work;
-  const auto failed = [this](const char* what, const std::exception& problem) { fail(what, problem); };
-  try {
+  return start("a broadcast", [&] {
     c10d::BroadcastOptions options;
     options.rootRank = root;
     std::vector<at::Tensor> tensors{tensor};
-    work.impl_ =
-        std::make_unique<Work::Impl>(Work::Impl{groups_->tensors->broadcast(tensors, options), failed});
-  } catch (const std::exception& problem) {
-    fail("a broadcast", problem);
-  }
-  return work;
+    return groups_->tensors->broadcast(tensors, options);
+  });
 }
 
 std::vector<double> Communicator::sum(std::vector<double> values) {

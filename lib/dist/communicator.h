@@ -91,6 +91,8 @@ class Communicator {
 
  private:
   struct Groups;
+  template <class Launch>
+  Work start(const char* what, Launch launch);
   [[nodiscard]] at::Tensor own_part(const at::Tensor& tensor) const;
   [[noreturn]] void fail(const char* what, const std::exception& problem) const;
 

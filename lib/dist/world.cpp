@@ -90,36 +90,42 @@ World from_torchrun(const Reader& read) {
   return world;
 }
 
-World from_open_mpi(const Reader& read) {
-  World world;
-  world.launcher = "mpirun";
-  world.rank = read.number("OMPI_COMM_WORLD_RANK");
-  world.num_ranks = read.number("OMPI_COMM_WORLD_SIZE");
-  world.local_rank = read.number("OMPI_COMM_WORLD_LOCAL_RANK");
-  world.num_local_ranks = read.number("OMPI_COMM_WORLD_LOCAL_SIZE");
-  const bool is_one_machine = world.num_local_ranks == world.num_ranks;
-  world.master_address =
-      is_one_machine ? read.text("MASTER_ADDR").value_or("127.0.0.1")
-                     : read.required("MASTER_ADDR",
-                                     "with mpirun over several machines give the address of the machine "
-                                     "of rank 0: mpirun -x MASTER_ADDR=...");
-  world.master_port = read.number("MASTER_PORT", kDefaultPort);
-  return world;
-}
+// What a process manager of MPI calls its variables.
+struct MpiNames {
+  const char* launcher;
+  const char* rank;
+  const char* num_ranks;
+  const char* local_rank;
+  const char* num_local_ranks;
+  const char* how;  // to give the address of the first machine when there are several
+};
 
-// The process manager of MPICH and Intel MPI.
-World from_hydra(const Reader& read) {
+constexpr MpiNames kOpenMpi{.launcher = "mpirun",
+                            .rank = "OMPI_COMM_WORLD_RANK",
+                            .num_ranks = "OMPI_COMM_WORLD_SIZE",
+                            .local_rank = "OMPI_COMM_WORLD_LOCAL_RANK",
+                            .num_local_ranks = "OMPI_COMM_WORLD_LOCAL_SIZE",
+                            .how = "with mpirun over several machines give the address of the machine "
+                                   "of rank 0: mpirun -x MASTER_ADDR=..."};
+// MPICH and Intel MPI.
+constexpr MpiNames kHydra{.launcher = "mpiexec (hydra)",
+                          .rank = "PMI_RANK",
+                          .num_ranks = "PMI_SIZE",
+                          .local_rank = "MPI_LOCALRANKID",
+                          .num_local_ranks = "MPI_LOCALNRANKS",
+                          .how = "with mpiexec over several machines give the address of the machine "
+                                 "of rank 0: mpiexec -genv MASTER_ADDR ..."};
+
+World from_mpi(const Reader& read, const MpiNames& names) {
   World world;
-  world.launcher = "mpiexec (hydra)";
-  world.rank = read.number("PMI_RANK");
-  world.num_ranks = read.number("PMI_SIZE");
-  world.local_rank = read.number("MPI_LOCALRANKID");
-  world.num_local_ranks = read.number("MPI_LOCALNRANKS");
-  world.master_address = world.num_local_ranks == world.num_ranks
-                             ? read.text("MASTER_ADDR").value_or("127.0.0.1")
-                             : read.required("MASTER_ADDR",
-                                             "with mpiexec over several machines give the address of the machine "
-                                             "of rank 0: mpiexec -genv MASTER_ADDR ...");
+  world.launcher = names.launcher;
+  world.rank = read.number(names.rank);
+  world.num_ranks = read.number(names.num_ranks);
+  world.local_rank = read.number(names.local_rank);
+  world.num_local_ranks = read.number(names.num_local_ranks);
+  const bool is_one_machine = world.num_local_ranks == world.num_ranks;
+  world.master_address = is_one_machine ? read.text("MASTER_ADDR").value_or("127.0.0.1")
+                                        : read.required("MASTER_ADDR", names.how);
   world.master_port = read.number("MASTER_PORT", kDefaultPort);
   return world;
 }
@@ -178,14 +184,14 @@ World world_from_environment(const Environment& variable) {
   if (read.has("WORLD_SIZE") || read.has("RANK")) {
     world = from_torchrun(read);
   } else if (read.has("OMPI_COMM_WORLD_SIZE")) {
-    world = from_open_mpi(read);
+    world = from_mpi(read, kOpenMpi);
     if (world.num_ranks == 1) return {};
   } else if (read.has("SLURM_PROCID") &&
              read.has("SLURM_STEP_NUM_TASKS")) {  // the second is srun's, not sbatch's
     world = from_slurm(read);
     if (world.num_ranks == 1) return {};
   } else if (read.has("PMI_SIZE") && read.number("PMI_SIZE") > 1) {
-    world = from_hydra(read);
+    world = from_mpi(read, kHydra);
   }
   if (world.is_launched()) check(world);
   return world;

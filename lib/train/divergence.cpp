@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include <fmt/format.h>
+
 namespace scrna::train {
 
 std::string_view describe(Divergence divergence) {
@@ -20,6 +22,8 @@ std::string_view describe(Divergence divergence) {
   }
   return "none";
 }
+
+std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
 double DivergenceWatch::grad_norm_limit(int64_t step) const {
   constexpr double kNoLimit = std::numeric_limits<double>::infinity();

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -24,6 +25,8 @@ namespace scrna::train {
 enum class Divergence { kNone, kNotFinite, kExploded, kLossAboveStart };
 /// "the gradient norm exploded" and the like, for messages and dumps.
 std::string_view describe(Divergence divergence);
+/// A loss or norm in a message: the sign of a NaN says nothing.
+std::string number_text(double value);
 
 /// What the watch remembers; kept in checkpoints.
 struct WatchState {

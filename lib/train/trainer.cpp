@@ -1,7 +1,6 @@
 #include "lib/train/trainer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,15 +14,15 @@
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
 #include "lib/train/agreement.h"
+#include "lib/train/divergence.h"
 #include "lib/train/feeder.h"
 #include "lib/train/matrix_ceiling.h"
 #include "lib/train/memory_advice.h"
 #include "lib/train/metrics.h"
-#include "lib/train/divergence.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/recovery.h"
 #include "lib/train/run_directory.h"
-#include "lib/train/run_facts.h"
+#include "lib/train/run_files.h"
 #include "lib/train/run_state.h"
 #include "lib/train/start.h"
 #include "lib/train/step.h"
@@ -37,9 +36,6 @@ namespace fs = std::filesystem;
 
 // Network file systems remember for up to a minute that a folder was not there.
 constexpr double kSharedSeconds = 90;
-
-// For messages: the sign of a NaN says nothing.
-std::string number_text(double value) { return std::isnan(value) ? "nan" : fmt::format("{:.4g}", value); }
 
 // What MFU is counted against: all ranks' GPUs, taken to be alike. On the CPU it is not measured: a run there
 // is not about speed.
@@ -330,48 +326,6 @@ class Trainer {
   TrainResult result_;
 };
 
-// Files of a new run directory; when one cannot be written, the folder goes again.
-RunDirectory begin(const TrainConfig& config, const PreparedRun& run, int64_t num_ranks) {
-  RunDirectory directory = RunDirectory::create(config.run.dir);
-  try {
-    write_file_atomically(directory.config(), config::dump(config));
-    write_file_atomically(directory.facts(), facts_of(config, run, num_ranks));
-    run.corpus->vocabulary().save(directory.vocabulary());
-    if (const auto& groups = run.corpus->sampling_groups(); !groups.empty())
-      write_file_atomically(directory.path() / "sampling.tsv", data::sampling_table(groups));
-    log::open_file(directory.log());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(directory.path(), ignored);
-    throw;
-  }
-  return directory;
-}
-
-// The directory of a run that goes on: metrics beyond the checkpoint are set aside, a changed configuration is kept
-// under the step up to which it held.
-RunDirectory go_on(const TrainConfig& config, const LoadedCheckpoint& loaded, RunDirectory directory) {
-  log::open_file(directory.log());
-  const int64_t num_moved = rewind_metrics(directory.metrics(), loaded.state.step);
-  if (num_moved > 0) {
-    log::info("[resume] {} lines of metrics.jsonl beyond step {} moved to metrics.superseded.jsonl", num_moved,
-              loaded.state.step);
-  }
-  const std::string yaml = config::dump(config);
-  const std::string before = read_file(directory.config());
-  if (yaml != before) {
-    write_file_atomically(directory.path() / fmt::format("config.until-{}.yaml", checkpoint::folder_name(loaded.state.step)),
-                          before);
-    write_file_atomically(directory.config(), yaml);
-  }
-  return directory;
-}
-
-// Whether the resumed run continues in its own folder; otherwise it branches off into a new one.
-bool continues_in_place(const TrainConfig& config, const ResumePoint& resume) {
-  return fs::weakly_canonical(config.run.dir) == fs::weakly_canonical(resume.run_directory);
-}
-
 // Steps in which a rank may fail for a reason of its own (a file it cannot read) are taken together, so that
 // every rank knows at once and says why.
 TrainResult run_training(const TrainConfig& config, const std::optional<ResumePoint>& resume,
@@ -390,8 +344,8 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
   require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
   communicator.together([&] {
     RunDirectory made = !communicator.is_first() ? RunDirectory::unlocked(config.run.dir)
-                        : in_place               ? go_on(config, *start.loaded, std::move(*directory))
-                                                 : begin(config, start.run, communicator.num_ranks());
+                        : in_place               ? continue_in(std::move(*directory), config, *start.loaded)
+                                                 : begin_directory(config, start.run, communicator.num_ranks());
     directory.emplace(std::move(made));
   });
   communicator.together([&] {
@@ -409,64 +363,6 @@ TrainResult run_training(const TrainConfig& config, const std::optional<ResumePo
   return result;
 }
 
-// The plan for the micro-batch of the step that needs most, and what it took.
-CheckReport::Measured measured_step(const TrainConfig& config, const PreparedRun& run, const GlobalBatch& batch) {
-  const PackedMicroBatch& largest = *std::ranges::max_element(batch.micro_batches, {}, &PackedMicroBatch::num_tokens);
-  MemoryProblem problem = memory_problem_of(config, run);
-  problem.tokens = largest.num_tokens();
-  problem.masked_tokens = largest.num_masked();
-  problem.cells = largest.num_cells();
-  const DeviceMemory memory = device_memory(run.device);
-  return {.tokens = problem.tokens,
-          .predicted_bytes = plan_memory(problem).total_bytes(),
-          .peak_bytes = memory.peak_bytes,
-          .total_bytes = memory.total_bytes};
-}
-
-CheckReport run_check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
-                      dist::Communicator& communicator) {
-  require_same_configuration(communicator, config, resume);
-  Start start;
-  communicator.together([&] {
-    if (!config.run.dir.empty() && !(resume && continues_in_place(config, *resume))) {
-      RunDirectory::require_free(config.run.dir);
-    }
-    start = prepare_start(config, resume, device, communicator);
-  });
-  require_same_weights(communicator, *start.run.encoder, *start.run.optimizer, "before the first step");
-  const RunState state = resume ? start.loaded->state : RunState();
-  data::TrainLoader loader(*start.run.corpus, loader_options(config, state.step + state.data_offset, communicator,
-                                                             start.run.corpus->vocabulary().size()));
-  GlobalBatch batch;
-  const SharedStep step = share_step(communicator, [&] {
-    batch = loader.next();
-    return to_device(batch, device);
-  });
-  const double begin_seconds = now_seconds();
-  const StepReport report =
-      TrainStep(*start.run.encoder, *start.run.optimizer, config, &communicator, start.run.shards.get())
-          .launch(step.batch, state.step)
-          .wait();
-  const double seconds = now_seconds() - begin_seconds;
-  if (!report.is_applied) {
-    throw NumericError(
-        "the first step has loss {} and gradient norm {}: training would end at once; lower optim.learning_rate, or train "
-        "in fp32 (train.precision)",
-        number_text(report.loss), number_text(report.grad_norm));
-  }
-  const MemoryProblem largest = memory_problem_of(config, start.run);
-  CheckReport result{.parameters = start.run.encoder->parameters().num_elements(),
-          .training_cells = start.run.corpus->num_training_cells(),
-          .heldout_cells = start.run.corpus->num_heldout_cells(),
-          .seconds_per_step = seconds,
-          .loss = report.loss,
-          .peak_memory_bytes = peak_resident_bytes(),
-          .plan = plan_memory(largest),
-          .plan_tokens = largest.tokens};
-  if (!start.run.device.is_cpu()) result.measured = measured_step(config, start.run, batch);
-  return result;
-}
-
 }  // namespace
 
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
@@ -480,19 +376,6 @@ TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& r
 TrainResult train(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
   dist::Communicator alone;
   return train(config, resume, choose_device(config.train.device, {}), alone);
-}
-
-CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume, at::Device device,
-                  dist::Communicator& communicator) {
-  CheckReport result;
-  with_memory_advice(
-      config, [&] { result = run_check(config, resume, device, communicator); }, communicator.num_ranks());
-  return result;
-}
-
-CheckReport check(const TrainConfig& config, const std::optional<ResumePoint>& resume) {
-  dist::Communicator alone;
-  return check(config, resume, choose_device(config.train.device, {}), alone);
 }
 
 }  // namespace scrna::train

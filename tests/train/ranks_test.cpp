@@ -19,6 +19,7 @@
 #include "lib/core/files.h"
 #include "lib/core/signals.h"
 #include "lib/train/agreement.h"
+#include "lib/train/check.h"
 #include "lib/train/replay.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/temp_dir.h"

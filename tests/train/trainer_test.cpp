@@ -1,4 +1,5 @@
 // Whole runs on a small synthetic file: what is written, going on after an interruption, and what is refused.
+#include "lib/train/check.h"
 #include "lib/train/trainer.h"
 
 #include <csignal>
