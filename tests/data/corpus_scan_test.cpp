@@ -12,10 +12,15 @@
 #include "lib/core/error.h"
 #include "lib/data/loader.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/loader_batches.h"
 #include "tests/support/memory_corpus.h"
 
 namespace scrna::data {
 namespace {
+
+using test::batches_of;
+using test::cells_of;
+using test::options_for;
 
 using test::MemoryMatrix;
 using test::Row;
@@ -47,21 +52,6 @@ int64_t vocabulary_genes(const Corpus& corpus, int32_t source, int64_t row) {
   return std::count_if(block.genes.begin(), block.genes.end(), [](int32_t gene) { return gene < 20; });
 }
 
-LoaderOptions options_for(const Corpus& corpus, int64_t global_batch_cells = 64) {
-  return loader_options(corpus.config(), MaskingConfig{}, 7, global_batch_cells);
-}
-std::vector<GlobalBatch> batches_of(const Corpus& corpus, const LoaderOptions& options, int64_t num_steps) {
-  TrainLoader loader(corpus, options);
-  std::vector<GlobalBatch> batches;
-  for (int64_t step = 0; step < num_steps; ++step) batches.push_back(loader.next());
-  return batches;
-}
-std::vector<uint64_t> cells_of(const GlobalBatch& batch) {
-  std::vector<uint64_t> ids;
-  for (const PackedMicroBatch& pack : batch.micro_batches)
-    ids.insert(ids.end(), pack.cell_ids.begin(), pack.cell_ids.end());
-  return ids;
-}
 std::vector<std::vector<int32_t>> texts_of(const GlobalBatch& batch) {
   std::vector<std::vector<int32_t>> texts;
   for (const PackedMicroBatch& pack : batch.micro_batches) {

@@ -19,24 +19,17 @@
 #include "lib/core/error.h"
 #include "lib/data/rank_plan.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/loader_batches.h"
 #include "tests/support/memory_corpus.h"
 
 namespace scrna::data {
 namespace {
 
+using test::batches_of;
+using test::options_for;
+
 using test::make_corpus;
 using test::MemoryMatrix;
-
-LoaderOptions options_for(const Corpus& corpus, int64_t global_batch_cells = 64) {
-  return loader_options(corpus.config(), MaskingConfig{}, 7, global_batch_cells);
-}
-
-std::vector<GlobalBatch> batches_of(const Corpus& corpus, const LoaderOptions& options, int64_t num_steps) {
-  TrainLoader loader(corpus, options);
-  std::vector<GlobalBatch> batches;
-  for (int64_t step = 0; step < num_steps; ++step) batches.push_back(loader.next());
-  return batches;
-}
 
 void expect_same(const GlobalBatch& a, const GlobalBatch& b) {
   ASSERT_EQ(a.step, b.step);

@@ -14,10 +14,15 @@
 #include "lib/core/error.h"
 #include "lib/data/loader.h"
 #include "tests/support/expect_error.h"
+#include "tests/support/loader_batches.h"
 #include "tests/support/memory_corpus.h"
 
 namespace scrna::data {
 namespace {
+
+using test::batches_of;
+using test::cells_of;
+using test::options_for;
 
 std::vector<SamplingGroup> groups_of(const std::vector<int64_t>& cells) {
   std::vector<SamplingGroup> groups;
@@ -100,21 +105,6 @@ DataConfig sampled_config() {
   config.sampling_column = "tissue";
   config.sampling_temperature = 3;
   return config;
-}
-LoaderOptions options_for(const Corpus& corpus, int64_t global_batch_cells = 64) {
-  return loader_options(corpus.config(), MaskingConfig{}, 7, global_batch_cells);
-}
-std::vector<GlobalBatch> batches_of(const Corpus& corpus, const LoaderOptions& options, int64_t num_steps) {
-  TrainLoader loader(corpus, options);
-  std::vector<GlobalBatch> batches;
-  for (int64_t step = 0; step < num_steps; ++step) batches.push_back(loader.next());
-  return batches;
-}
-std::vector<uint64_t> cells_of(const GlobalBatch& batch) {
-  std::vector<uint64_t> ids;
-  for (const PackedMicroBatch& pack : batch.micro_batches)
-    ids.insert(ids.end(), pack.cell_ids.begin(), pack.cell_ids.end());
-  return ids;
 }
 std::map<uint64_t, std::size_t> group_of_cell(const Corpus& corpus) {
   std::map<uint64_t, std::size_t> groups;

@@ -7,48 +7,24 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
-#include "lib/data/synthesize.h"
 #include "lib/train/replay.h"
 #include "lib/train/trainer.h"
-#include "tests/support/temp_dir.h"
+#include "tests/train/small_run.h"
 
 namespace scrna::train {
 namespace {
 
-namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-class Recovery : public testing::Test {
+class Recovery : public SmallRun {
  protected:
-  static void SetUpTestSuite() {
-    shared_ = new test::TempDir;
-    data::synthesize(
-        {.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
-        *shared_ / "cells.h5ad");
-  }
-  static void TearDownTestSuite() { delete shared_; }
-
   [[nodiscard]] TrainConfig small(const std::string& name, OnDivergence on_divergence) const {
-    TrainConfig config;
-    config.run.dir = (folder_ / name).string();
-    config.data.files = {(*shared_ / "cells.h5ad").string()};
+    TrainConfig config = SmallRun::small(name);
     config.data.heldout_fraction = 0;
-    config.data.tokens_per_micro_batch = 128;
-    config.data.shuffle_block_cells = 16;
-    config.data.shuffle_window_cells = 64;
-    config.tokenizer.max_tokens = 32;
-    config.model = {.num_layers = 2, .width = 16, .num_heads = 2, .feed_forward_width = 32, .dropout = 0.1};
-    config.optim.learning_rate = 1e-2;
-    config.optim.warmup_steps = 2;
     config.train.steps = 40;
     config.train.global_batch_cells = 6;
-    config.train.device = DeviceChoice::kCpu;
-    config.train.num_threads = 1;
     config.train.on_divergence = on_divergence;
     config.heldout.every_steps = 0;
     config.checkpoint.every_steps = 4;
@@ -59,12 +35,6 @@ class Recovery : public testing::Test {
     return config;
   }
 
-  static std::vector<Json> lines_of(const fs::path& run) {
-    std::vector<Json> lines;
-    std::istringstream stream(read_file(run / "metrics.jsonl"));
-    for (std::string line; std::getline(stream, line);) lines.push_back(Json::parse(line));
-    return lines;
-  }
   static std::string curve_of(const fs::path& run) {
     std::string text;
     for (const Json& line : lines_of(run)) {
@@ -92,11 +62,7 @@ class Recovery : public testing::Test {
     EXPECT_TRUE(report.is_exact_expected) << report.why_not_exact;
     EXPECT_TRUE(report.differences.empty()) << dump << ": " << report.differences.front();
   }
-
-  test::TempDir folder_;
-  static test::TempDir* shared_;
 };
-test::TempDir* Recovery::shared_ = nullptr;
 
 TEST_F(Recovery, StoppingLeavesADumpThatReplaysBitForBit) {
   TrainConfig config = small("run", OnDivergence::kStop);

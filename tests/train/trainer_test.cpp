@@ -4,7 +4,6 @@
 
 #include <csignal>
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -19,58 +18,18 @@
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/core/signals.h"
-#include "lib/data/synthesize.h"
 #include "lib/data/vocabulary.h"
-#include "tests/support/temp_dir.h"
+#include "tests/train/small_run.h"
 
 namespace scrna::train {
 namespace {
 
-namespace fs = std::filesystem;
-using Json = nlohmann::json;
-
-class TrainerTest : public testing::Test {
+class TrainerTest : public SmallRun {
  protected:
-  static void SetUpTestSuite() {
-    shared_ = new test::TempDir;
-    data::synthesize({.cells = 120, .genes = 80, .cell_types = 3, .programs = 6, .median_genes = 30, .num_workers = 1},
-                     *shared_ / "cells.h5ad");
-  }
-  static void TearDownTestSuite() { delete shared_; }
-  void TearDown() override { clear_stop_signal(); }
-
-  [[nodiscard]] TrainConfig small(const std::string& name) const {
-    TrainConfig config;
-    config.run.dir = (folder_ / name).string();
-    config.data.files = {(*shared_ / "cells.h5ad").string()};
-    config.data.heldout_fraction = 0.2;
-    config.data.tokens_per_micro_batch = 128;  // several micro-batches a step
-    config.data.shuffle_block_cells = 16;
-    config.data.shuffle_window_cells = 64;
-    config.tokenizer.max_tokens = 32;
-    config.model = {.num_layers = 2, .width = 16, .num_heads = 2, .feed_forward_width = 32, .dropout = 0.1};
-    config.optim.learning_rate = 1e-2;
-    config.optim.warmup_steps = 2;
-    config.train.steps = 12;  // 12 x 20 cells: two and a half epochs of 96
-    config.train.global_batch_cells = 20;
-    config.train.device = DeviceChoice::kCpu;
-    config.train.num_threads = 1;  // tiny products: threads would wait for each other longer than they compute
-    config.heldout.every_steps = 4;
-    config.checkpoint.every_steps = 5;
-    return config;
-  }
-
-  static std::vector<Json> lines_of(const fs::path& metrics) {
-    std::vector<Json> lines;
-    std::istringstream stream(read_file(metrics));
-    for (std::string line; std::getline(stream, line);) lines.push_back(Json::parse(line));
-    return lines;
-  }
-
   // Every number of the metrics but the times; with or without the held-out evaluations.
   static std::string curve_of(const fs::path& run, bool with_heldout = true) {
     std::string text;
-    for (Json line : lines_of(run / "metrics.jsonl")) {
+    for (Json line : lines_of(run)) {
       if (!with_heldout && line.contains("heldout_loss")) continue;
       for (const char* key : {"seconds", "seconds_data_wait", "seconds_idle", "seconds_forward", "seconds_backward", "seconds_reduce",
                               "seconds_optimizer", "cells_per_second", "tokens_per_second", "model_tflops_per_second",
@@ -82,10 +41,7 @@ class TrainerTest : public testing::Test {
     return text;
   }
 
-  test::TempDir folder_;
-  static test::TempDir* shared_;
 };
-test::TempDir* TrainerTest::shared_ = nullptr;
 
 TEST_F(TrainerTest, ARunDirectoryHoldsWhatTheReadmePromises) {
   const TrainConfig config = small("run");
@@ -103,7 +59,7 @@ TEST_F(TrainerTest, ARunDirectoryHoldsWhatTheReadmePromises) {
     EXPECT_TRUE(fs::exists(run / "checkpoints/latest" / file)) << file;
   }
   std::vector<int64_t> steps, heldout_steps;
-  for (const Json& line : lines_of(run / "metrics.jsonl")) {
+  for (const Json& line : lines_of(run)) {
     (line.contains("loss") ? steps : heldout_steps).push_back(line["step"].get<int64_t>());
   }
   EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
@@ -162,7 +118,7 @@ TEST_F(TrainerTest, ACheckpointMayBranchOffIntoANewRun) {
       train(branch, find_resume_point((folder_ / "run/checkpoints/step-00000010").string(), config.run.dir));
   EXPECT_EQ(result.steps, 12);
   EXPECT_EQ(curve_of(config.run.dir), before);
-  EXPECT_EQ(lines_of(folder_ / "branch/metrics.jsonl").front()["step"], 11);
+  EXPECT_EQ(lines_of(folder_ / "branch").front()["step"], 11);
 }
 
 TEST_F(TrainerTest, SigtermSavesAndTheResumedRunContinuesTheCurve) {
@@ -216,7 +172,7 @@ TEST_F(TrainerTest, DivergenceEndsTheRunWithItsLineAndTheLastGoodCheckpoint) {
   }
   EXPECT_NE(message.find("training has diverged"), std::string::npos) << message;
   EXPECT_NE(message.find("step-0000000"), std::string::npos) << message;
-  const std::vector<Json> lines = lines_of(fs::path(config.run.dir) / "metrics.jsonl");
+  const std::vector<Json> lines = lines_of(config.run.dir);
   EXPECT_TRUE(lines.back()["loss"].is_null() || lines.back()["grad_norm"].is_null());
 }
 
@@ -265,7 +221,7 @@ TEST_F(TrainerTest, EveryStepAndTheRunSayHowWellTheMachineWasUsed) {
   const TrainConfig config = small("run");
   const TrainResult result = train(config, std::nullopt);
   double seconds = 0, flop = 0, wait = 0;
-  for (const Json& line : lines_of(fs::path(config.run.dir) / "metrics.jsonl")) {
+  for (const Json& line : lines_of(config.run.dir)) {
     if (!line.contains("loss")) continue;
     const double step_seconds = line["seconds"];
     EXPECT_NEAR(line["cells_per_second"].get<double>() * step_seconds, 20, 1e-9);
@@ -337,7 +293,7 @@ TEST_F(TrainerTest, ACheckpointOfAnotherVocabularyOrOfOtherCellsIsRefused) {
   other = more;
   other.data.files = {(folder_ / "cells.h5ad").string()};
   EXPECT_THROW(train(other, point), CheckpointError);
-  EXPECT_EQ(lines_of(folder_ / "run/metrics.jsonl").back()["step"], 12);
+  EXPECT_EQ(lines_of(folder_ / "run").back()["step"], 12);
 }
 
 TEST_F(TrainerTest, ADamagedNewestCheckpointIsPassedOverForTheOneBefore) {
