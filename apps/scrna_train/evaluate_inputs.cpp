@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path canonical(const fs::path& path) {
+fs::path canonical_path(const fs::path& path) {
   std::error_code problem;
   fs::path out = fs::weakly_canonical(path, problem);
   return problem ? path : out;
@@ -34,7 +34,7 @@ std::string list_of(const std::vector<DataSet>& sets) {
 DataSet* find_set(std::vector<DataSet>& sets, const std::string& flag, const std::string& text) {
   DataSet* found = nullptr;
   for (DataSet& set : sets) {
-    if (text == set.file || canonical(text) == canonical(set.file)) return &set;
+    if (text == set.file || canonical_path(text) == canonical_path(set.file)) return &set;
     if (text != fs::path(set.file).filename() && text != set.name) continue;
     if (found != nullptr)
       throw ConfigError("{}: '{}' is the name of {} and of {}; give the path", flag, text, found->file, set.file);
@@ -119,7 +119,7 @@ std::vector<DataSet> open_list(const DataSetWords& words) {
   std::map<std::string, int> stems;
   for (const std::string& pattern : words.files) {
     for (const fs::path& path : data::resolve_files({pattern})) {
-      const auto [earlier, is_new] = seen.emplace(canonical(path), path.string());
+      const auto [earlier, is_new] = seen.emplace(canonical_path(path), path.string());
       if (!is_new)
         throw ConfigError("{} is named twice{}; every data set is measured once", path.string(),
                           earlier->second == path.string() ? "" : " (also as " + earlier->second + ")");
@@ -184,7 +184,7 @@ std::vector<NamedCheckpoint> checkpoints_of(const ModelWords& words) {
   std::map<std::string, std::string> by_name;
   std::set<fs::path> paths;
   for (const NamedCheckpoint& model : out) {
-    if (!paths.insert(canonical(model.path)).second) throw ConfigError("the checkpoint {} is named twice", model.path);
+    if (!paths.insert(canonical_path(model.path)).second) throw ConfigError("the checkpoint {} is named twice", model.path);
     const auto [earlier, is_new] = by_name.emplace(model.name, model.path);
     if (!is_new)
       throw ConfigError("{} and {} would both be called '{}'; tell them apart with --name, once for each --checkpoint",
