@@ -9,6 +9,8 @@
 #   --program FILE    the scrna-train to use; default: build/release/bin/scrna-train
 #   --jobs N          runs side by side on the GPU, or on the CPU; default 1
 #   --steps N         training steps instead of the configuration's
+#   --rates A,B,...   first tries these learning rates, 600 steps of each twin with one seed (OUT/rates), and takes the one
+#                     with the lowest held-out loss, mean of the twins; without it the configuration's
 #   --quick           a tiny model for a few steps on a part of the cells: tries everything out, on a CPU in minutes
 #   --set KEY=VALUE   over every run's settings; may be repeated
 set -euo pipefail
@@ -22,14 +24,14 @@ evaluation_files=(human_pbmc3k mouse_oligodendrocytes_marques)
 models=(sigmoid softmax)
 
 read_options() {
-  program="$root/build/release/bin/scrna-train" jobs=1 steps='' quick=no
+  program="$root/build/release/bin/scrna-train" jobs=1 steps='' rates='' quick=no
   settings=()
   local -a places=()
   while [ $# -gt 0 ]; do
     case "$1" in
       --help | -h) print_help; exit 0 ;;
       --quick) quick=yes; shift; continue ;;
-      --program | --jobs | --steps | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
+      --program | --jobs | --steps | --rates | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
       -*) stop 2 "unknown option $1; see --help" ;;
       *) places+=("$1"); shift; continue ;;
     esac
@@ -37,6 +39,7 @@ read_options() {
       --program) program="$2" ;;
       --jobs) jobs="$2" ;;
       --steps) steps="$2" ;;
+      --rates) rates="$2" ;;
       --set) settings+=("$2") ;;
     esac
     shift 2
@@ -59,18 +62,41 @@ yaml_list() {
   echo "[${list:1}]"
 }
 
+# train FOLDER STEPS OPTION...: the table; no STEPS, the configuration's.
 train() {
-  local -a words=(--config "$root/configs/experiments/twins.yaml" --out "$out/runs" --jobs-per-gpu "$jobs"
+  local folder="$1" length="$2" setting
+  shift 2
+  local -a words=(--config "$root/configs/experiments/twins.yaml" --out "$folder" --jobs-per-gpu "$jobs"
     --set "data.files=$(yaml_list "${training_files[@]}")")
   if [ "$quick" = yes ]; then
     words+=(--set model.num_layers=2 --set model.width=64 --set model.num_heads=2 --set model.feed_forward_width=128
-      --set tokenizer.max_tokens=128 --set train.global_batch_cells=8 --set heldout.every_steps=0 --set data.num_workers=1)
-    steps="${steps:-40}"
+      --set tokenizer.max_tokens=128 --set train.global_batch_cells=8 --set data.heldout_cells=100 --set data.num_workers=1)
   fi
-  [ -z "$steps" ] || words+=(--steps "$steps")
-  local setting
+  [ -z "$length" ] || words+=(--steps "$length")
   for setting in "${settings[@]}"; do words+=(--set "$setting"); done
-  "$program" stress "${words[@]}"
+  "$program" stress "${words[@]}" "$@"
+}
+
+# last_loss RUN: the held-out loss that the run ended with.
+last_loss() { sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+
+# Sets best_rate and writes OUT/rates.tsv.
+try_rates() {
+  local rate model loss
+  train "$out/rates" "$([ "$quick" = yes ] && echo 8 || echo 600)" --axis 'train.seed=[1]' --axis "optim.learning_rate=[$rates]" \
+    --set checkpoint.save_last=false
+  for rate in ${rates//,/ }; do
+    for model in "${models[@]}"; do
+      loss="$(last_loss "$out/rates/$model-seed1-lr$rate")"
+      printf '%s\t%s\t%s\n' "$rate" "$model" "${loss:-diverged}"
+    done
+  done > "$out/rates.tsv"
+  best_rate="$(awk -F '\t' '
+    $3 == "diverged" { bad[$1] = 1 }
+    { sum[$1] += $3 }
+    END { for (rate in sum) if (!(rate in bad) && (best == "" || sum[rate] < sum[best])) best = rate; print best }' "$out/rates.tsv")"
+  [ -n "$best_rate" ] || stop 4 "at every learning rate of $rates one of the twins diverged; try lower ones"
+  say "learning rate $best_rate, by the held-out losses of $out/rates.tsv"
 }
 
 # A mouse gene is taken for the human gene with the same letters: Mbp for MBP, mt-Nd1 for MT-ND1. Most one-to-one orthologs are
@@ -108,20 +134,25 @@ evaluate() {
   "$program" evaluate "${words[@]}" | tee "$out/results.txt"
 }
 
-# What each run's held-out cells cost at its end, from its log.
+# The held-out loss that each run ended with, and what guessing costs.
 held_out_losses() {
-  local model log
-  for model in "${models[@]}"; do
-    for log in "$out/runs/$model"-*.log; do
-      printf '%s: %s\n' "$(basename "$log" .log)" "$(grep -o 'step [0-9]*: loss.*' "$log" | tail -n 1)"
-    done
+  local run number='[0-9.e+-]*'
+  printf '%-20s%12s%18s%10s\n' 'held-out loss' model 'gene frequency' uniform
+  for run in "$out"/runs/*/; do
+    [ -f "$run/metrics.jsonl" ] || continue
+    sed -n "s/.*\"heldout_loss\":\($number\).*\"heldout_uniform_loss\":\($number\).*\"heldout_gene_frequency_loss\":\($number\).*/\1 \3 \2/p" \
+      "$run/metrics.jsonl" | tail -n 1 | xargs printf '%-20s%12.4f%18.4f%10.4f\n' "$(basename "$run")"
   done
 }
 
 main() {
   read_options "$@"
   mkdir -p "$out"
-  train
+  [ -z "$rates" ] || try_rates
+  local -a rate=()
+  [ -z "$rates" ] || rate=(--set "optim.learning_rate=$best_rate")
+  [ "$quick" = no ] || steps="${steps:-40}"
+  train "$out/runs" "$steps" "${rate[@]}"
   write_mouse_names
   say "trained in $SECONDS s; evaluating"
   evaluate
