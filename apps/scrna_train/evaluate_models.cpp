@@ -18,15 +18,6 @@ namespace {
 
 constexpr int64_t kWindowCells = 512;
 
-/// "runs/first" -> "first", "runs/first/checkpoints/step-00000500" -> "first step-00000500", "m.safetensors" -> "m".
-std::string short_name(const std::string& checkpoint) {
-  std::filesystem::path path = std::filesystem::path(checkpoint).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  const std::filesystem::path parent = path.parent_path();
-  if (parent.filename() == "checkpoints") return parent.parent_path().filename().string() + " " + path.filename().string();
-  return path.extension() == ".safetensors" ? path.stem().string() : path.filename().string();
-}
-
 bool goes_on() {
   if (stop_signal() != 0) throw Interrupted("stopped by signal {} during the evaluation; nothing was written", stop_signal());
   return true;
@@ -49,9 +40,26 @@ eval::CellMatrix embed(const train::Embedder& embedder, const data::Corpus& corp
   return out;
 }
 
+train::Embedder embedder_of(const ModelChoice& choice, const std::string& checkpoint) {
+  std::vector<std::string> assignments = choice.overrides;
+  if (!choice.device.empty()) assignments.push_back("train.device=" + choice.device);
+  if (!choice.precision.empty()) assignments.push_back("train.precision=" + choice.precision);
+  auto model = std::make_shared<const train::TrainedModel>(train::load_trained_model(checkpoint));
+  const train::TrainConfig config = train::config_for_use(*model, assignments);
+  return train::make_embedder(std::move(model), config, {});
+}
+
+data::Corpus open_corpus(const train::Embedder& embedder, const std::string& file) {
+  PhaseProgress progress("cells");
+  return train::open_cells(embedder, file, [&](std::string_view phase, int64_t done, int64_t total) {
+    goes_on();
+    progress(phase, done, total);
+  });
+}
+
 EvaluatedModel evaluate_model(const ModelChoice& choice, const train::Embedder& embedder, const data::Corpus& corpus,
-                              const std::vector<int64_t>& cells, const std::string& name) {
-  EvaluatedModel out{{name, embed(embedder, corpus, name)}, {}};
+                              const std::vector<int64_t>& cells, const std::string& name, const std::string& group) {
+  EvaluatedModel out{group, {name, embed(embedder, corpus, name)}, {}};
   if (choice.num_maskings == 0) return out;
   ProgressBar bar("masked loss, " + name, static_cast<int64_t>(cells.size()), "cells");
   out.loss = eval::masked_loss(*embedder.encoder, corpus, 0, cells,
@@ -66,25 +74,26 @@ EvaluatedModel evaluate_model(const ModelChoice& choice, const train::Embedder& 
 
 }  // namespace
 
+void check_models(const ModelChoice& choice, const std::vector<DataSet>& sets) {
+  for (const NamedCheckpoint& checkpoint : choice.checkpoints) {
+    const train::Embedder embedder = embedder_of(choice, checkpoint.path);
+    for (const DataSet& set : sets) open_corpus(embedder, set.file);
+  }
+}
+
 std::vector<EvaluatedModel> evaluate_models(const ModelChoice& choice, const std::string& file,
                                             const std::vector<int64_t>& cells) {
   std::vector<EvaluatedModel> out;
-  std::vector<std::string> assignments;
-  if (!choice.device.empty()) assignments.push_back("train.device=" + choice.device);
-  if (!choice.precision.empty()) assignments.push_back("train.precision=" + choice.precision);
-  for (const std::string& checkpoint : choice.checkpoints) {
-    auto model = std::make_shared<const train::TrainedModel>(train::load_trained_model(checkpoint));
-    const train::TrainConfig config = train::config_for_use(*model, assignments);
-    train::Embedder embedder = train::make_embedder(std::move(model), config, {});
-    PhaseProgress progress("cells");
-    const data::Corpus corpus = train::open_cells(embedder, file, std::ref(progress));
-    progress.finish();
-    const std::string name = short_name(checkpoint);
-    out.push_back(evaluate_model(choice, embedder, corpus, cells, name));
+  for (const NamedCheckpoint& checkpoint : choice.checkpoints) {
+    train::Embedder embedder = embedder_of(choice, checkpoint.path);
+    const train::TrainConfig& config = embedder.config;
+    const data::Corpus corpus = open_corpus(embedder, file);
+    out.push_back(evaluate_model(choice, embedder, corpus, cells, checkpoint.name, checkpoint.group));
     embedder.encoder = std::make_unique<model::Encoder>(config.model, embedder.model->vocabulary.size(),
                                                         config.tokenizer.max_tokens, config.train.seed,
                                                         embedder.encoder->device(), embedder.encoder->compute_type());
-    out.push_back(evaluate_model(choice, embedder, corpus, cells, name + " untrained"));
+    out.push_back(evaluate_model(choice, embedder, corpus, cells, checkpoint.name + " untrained",
+                                 checkpoint.group.empty() ? "" : checkpoint.group + " untrained"));
   }
   return out;
 }

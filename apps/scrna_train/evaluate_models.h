@@ -6,22 +6,29 @@
 #include <string>
 #include <vector>
 
+#include "apps/scrna_train/evaluate_inputs.h"
 #include "lib/eval/evaluation_data.h"
 #include "lib/eval/masked_loss.h"
 
 namespace scrna::app {
 
 struct ModelChoice {
-  std::vector<std::string> checkpoints;  // run directories, checkpoint folders, exported files
-  std::string device, precision;         // empty: auto
-  int64_t num_maskings = 15;             // 0: no loss
+  std::vector<NamedCheckpoint> checkpoints;  // run directories, checkpoint folders, exported files
+  std::string device, precision;             // empty: auto
+  std::vector<std::string> overrides;        // KEY=VALUE: how files are read
+  int64_t num_maskings = 15;                 // 0: no loss
 };
 
 /// What was made of one model.
 struct EvaluatedModel {
+  std::string group;                     // "sigmoid", "sigmoid untrained"; empty: none
   eval::NamedEmbedding embedding;        // of all cells of the file
   std::optional<eval::MaskedLoss> loss;  // of `cells`
 };
+
+/// Opens every file with every model and computes nothing: a file that a model cannot read is found before hours of work.
+/// Throws what evaluate_models() throws for such a file.
+void check_models(const ModelChoice& choice, const std::vector<DataSet>& sets);
 
 /// For each checkpoint two results: the trained model and, named "... untrained", the same architecture with the weights
 /// that its seed draws. Cells without enough genes of the vocabulary are NaN. The loss is that of `cells` (rows of the

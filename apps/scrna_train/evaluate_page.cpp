@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <fmt/format.h>
 
 #include "lib/core/progress.h"
+#include "lib/eval/seed_groups.h"
 #include "lib/report/heat_map.h"
 #include "lib/report/line_chart.h"
 #include "lib/report/svg.h"
@@ -18,7 +20,7 @@ using report::Svg;
 constexpr int64_t kDrawnCells = 4000;  // of a picture; a page of 100,000 dots opens slowly and shows no more
 constexpr double kPicture = 440, kMargin = 12, kTop = 26;
 
-report::Table metrics_table(const eval::EvaluationReport& report) {
+report::Table metrics_table(const eval::DataSetReport& report) {
   report::Table table;
   table.head.push_back("");
   for (const eval::Evaluation& evaluation : report.evaluations) table.head.push_back(evaluation.name);
@@ -38,7 +40,34 @@ report::Table metrics_table(const eval::EvaluationReport& report) {
     table.rows.push_back(std::move(row));
   };
   for (const eval::MetricRow& metric : eval::metric_rows()) add(metric.what, metric.value, true);
-  add("masked loss, nats", [](const eval::Evaluation& e) { return e.loss ? e.loss->mean : std::nan(""); }, false);
+  add("masked loss, nats", eval::masked_loss_of, false);
+  add("  of guessing by how common genes are",
+      [](const eval::Evaluation& e) { return e.loss ? e.loss->gene_frequency : std::nan(""); }, false);
+  return table;
+}
+
+/// Mean and standard deviation of each group of seeds; the best mean in green.
+report::Table groups_table(const std::vector<eval::SeedGroup>& groups) {
+  report::Table table;
+  table.head.push_back("mean ± standard deviation over runs");
+  for (const eval::SeedGroup& group : groups) table.head.push_back(fmt::format("{} (n = {})", group.name, group.members.size()));
+  for (const eval::MetricRow& metric : eval::grouped_rows()) {
+    std::vector<eval::MeanDeviation> values;
+    for (const eval::SeedGroup& group : groups) values.push_back(group.over(metric.value));
+    const double sign = metric.name == "masked_loss" ? -1 : 1;
+    double best = -std::numeric_limits<double>::infinity();
+    for (const eval::MeanDeviation& value : values)
+      if (value.runs > 0) best = std::max(best, sign * value.mean);
+    if (!std::isfinite(best)) continue;
+    std::vector<report::Table::Cell> row{{metric.what, ""}};
+    for (const eval::MeanDeviation& value : values) {
+      const std::string deviation = std::isfinite(value.deviation) ? fmt::format(" ± {:.4f}", value.deviation) : "";
+      row.push_back(value.runs > 0 ? report::Table::Cell{fmt::format("{:.4f}{}", value.mean, deviation),
+                                                         sign * value.mean == best ? "good" : ""}
+                                   : report::Table::Cell{"-", "muted"});
+    }
+    table.rows.push_back(std::move(row));
+  }
   return table;
 }
 
@@ -102,9 +131,9 @@ Svg mmd_matrix(const eval::Evaluation& evaluation, const eval::Labels& labels, d
   return svg;
 }
 
-report::Figure leiden_figure(const eval::EvaluationReport& report) {
+report::Figure leiden_figure(const eval::DataSetReport& report, const std::string& prefix) {
   report::LineChart chart;
-  chart.title = "Leiden clusters: NMI with the labels";
+  chart.title = report.has_labels() ? "Leiden clusters: NMI with the labels" : "Leiden: number of clusters";
   chart.x_label = "resolution";
   for (std::size_t i = 0; i < report.evaluations.size(); ++i) {
     report::Series series;
@@ -113,52 +142,88 @@ report::Figure leiden_figure(const eval::EvaluationReport& report) {
     series.has_dots = true;
     for (const eval::LeidenPoint& point : report.evaluations[i].leiden) {
       series.x.push_back(point.resolution);
-      series.y.push_back(point.nmi);
+      series.y.push_back(report.has_labels() ? point.nmi : static_cast<double>(point.clusters));
     }
     chart.series.push_back(std::move(series));
   }
-  return {"leiden", "scIB reports the best of these.", draw(chart)};
+  return {prefix + "leiden", report.has_labels() ? "scIB reports the best of these." : "", draw(chart)};
 }
 
-std::string cells_words(const eval::EvaluationReport& report) {
+std::vector<report::Figure> pictures_of(const eval::DataSetReport& report, const std::string& prefix) {
   const eval::LabelledCells& cells = report.cells;
-  return fmt::format("{} of {} cells, {} labels of '{}'{}", grouped(static_cast<int64_t>(cells.cells.size())), grouped(cells.file_cells),
-                     cells.labels.count(), report.choice.label,
-                     cells.batches ? fmt::format(", {} batches of '{}'", cells.batches->count(), report.choice.batch) : "");
+  const std::string drawn = cells.labels.cells() > kDrawnCells
+                                ? fmt::format("{} of {} cells are drawn. ", grouped(kDrawnCells), grouped(cells.labels.cells()))
+                                : "";
+  std::vector<report::Figure> pictures;
+  for (std::size_t i = 0; i < report.evaluations.size(); ++i) {
+    const eval::Evaluation& evaluation = report.evaluations[i];
+    if (evaluation.umap.cells == 0) continue;
+    if (report.has_labels() || !cells.batches)
+      pictures.push_back({fmt::format("{}umap-{}-label", prefix, i), drawn + (report.has_labels() ? "UMAP by label." : "UMAP."),
+                          picture(evaluation.umap, cells.labels,
+                                  report.has_labels() ? evaluation.name + ": " + report.choice.label : evaluation.name)});
+    if (cells.batches)
+      pictures.push_back({fmt::format("{}umap-{}-batch", prefix, i), drawn + "UMAP by batch.",
+                          picture(evaluation.umap, *cells.batches, evaluation.name + ": " + report.choice.batch)});
+  }
+  return pictures;
+}
+
+std::vector<report::Figure> matrices_of(const eval::DataSetReport& report, const std::string& prefix) {
+  double largest = 0;
+  for (const eval::Evaluation& evaluation : report.evaluations)
+    for (const eval::PairSeparation& pair : evaluation.separation) largest = std::max(largest, pair.mmd);
+  std::vector<report::Figure> matrices;
+  for (std::size_t i = 0; i < report.evaluations.size(); ++i)
+    matrices.push_back({fmt::format("{}mmd-{}", prefix, i), "MMD of each pair of labels.",
+                        mmd_matrix(report.evaluations[i], report.cells.labels, largest)});
+  return matrices;
+}
+
+/// `prefix`: of the names of figures, unlike all other sections'.
+void add_section(report::Page& page, const eval::DataSetReport& report, const std::string& prefix, bool has_others) {
+  const auto heading = [&](const std::string& words) { page.heading(has_others ? report.name + ": " + words : words); };
+  if (has_others) {
+    page.heading(report.name);
+    page.paragraph(report.file + ": " + eval::cells_words(report) + ".");
+  }
+  page.paragraph("Larger is better in every row but the loss; the best is in green. Baseline: " + report.baseline + ".");
+  if (!report.has_labels())
+    page.paragraph("No label column: silhouettes, NMI, ARI, accuracies, MMD and graph connectivity, which need labels, were not "
+                   "measured.");
+  const std::vector<eval::SeedGroup> groups = eval::seed_groups(report.evaluations);
+  if (!groups.empty()) page.table(groups_table(groups));
+  page.table(metrics_table(report));
+  page.figures({leiden_figure(report, prefix)});
+  std::vector<report::Figure> pictures = pictures_of(report, prefix);
+  if (!pictures.empty()) {
+    heading("UMAP");
+    page.figures(std::move(pictures));
+  }
+  if (!report.has_labels()) return;
+  heading("separation of labels");
+  page.paragraph("Maximum mean discrepancy, RBF kernel, bandwidth the median distance of the pair's cells. Bright is far apart; one "
+                 "scale for all of this data set. Intervals are in the tooltips and in mmd.csv.");
+  page.figures(matrices_of(report, prefix));
+}
+
+report::Table models_table(const std::vector<eval::ReportedModel>& models) {
+  report::Table table{{"model", "group", "checkpoint"}, {}, 3};
+  for (const eval::ReportedModel& model : models)
+    table.rows.push_back({{model.name, ""}, {model.group.empty() ? "-" : model.group, ""}, {model.checkpoint, "muted"}});
+  return table;
 }
 
 }  // namespace
 
 report::Page evaluation_page(const eval::EvaluationReport& report) {
-  report::Page page("Embeddings of " + report.file, cells_words(report) + "; scrna-train " + report.program);
-  page.paragraph("Larger is better in every row but the loss; the best is in green. Baseline: " + report.baseline + ".");
-  page.table(metrics_table(report));
-  page.figures({leiden_figure(report)});
-  const eval::LabelledCells& cells = report.cells;
-  std::vector<report::Figure> pictures, matrices;
-  double largest = 0;
-  for (const eval::Evaluation& evaluation : report.evaluations)
-    for (const eval::PairSeparation& pair : evaluation.separation) largest = std::max(largest, pair.mmd);
-  const std::string drawn = cells.labels.cells() > kDrawnCells
-                                ? fmt::format("{} of {} cells are drawn. ", grouped(kDrawnCells), grouped(cells.labels.cells()))
-                                : "";
-  for (std::size_t i = 0; i < report.evaluations.size(); ++i) {
-    const eval::Evaluation& evaluation = report.evaluations[i];
-    if (evaluation.umap.cells > 0) {
-      pictures.push_back({fmt::format("umap-{}-label", i), drawn + "UMAP by label.",
-                          picture(evaluation.umap, cells.labels, evaluation.name + ": " + report.choice.label)});
-      if (cells.batches)
-        pictures.push_back({fmt::format("umap-{}-batch", i), drawn + "UMAP by batch.",
-                            picture(evaluation.umap, *cells.batches, evaluation.name + ": " + report.choice.batch)});
-    }
-    matrices.push_back({fmt::format("mmd-{}", i), "MMD of each pair of labels.", mmd_matrix(evaluation, cells.labels, largest)});
-  }
-  page.heading("UMAP");
-  page.figures(std::move(pictures));
-  page.heading("Separation of labels");
-  page.paragraph("Maximum mean discrepancy, RBF kernel, bandwidth the median distance of the pair's cells. Bright is far apart; one "
-                 "scale for all. Intervals are in the tooltips and in mmd.csv.");
-  page.figures(std::move(matrices));
+  const std::vector<eval::DataSetReport>& sets = report.data_sets;
+  const bool has_others = sets.size() > 1;
+  report::Page page(has_others ? fmt::format("Embeddings of {} data sets", sets.size()) : "Embeddings of " + sets[0].file,
+                    (has_others ? "" : eval::cells_words(sets[0]) + "; ") + "scrna-train " + report.program);
+  if (!report.models.empty()) page.table(models_table(report.models));
+  for (std::size_t i = 0; i < sets.size(); ++i)
+    add_section(page, sets[i], has_others ? fmt::format("{}-", i) : "", has_others);
   return page;
 }
 

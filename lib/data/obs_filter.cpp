@@ -84,6 +84,7 @@ class Evaluation {
   std::vector<bool> test(const FilterNode& node) {
     const std::vector<std::string> columns = file_.obs_columns();
     if (std::find(columns.begin(), columns.end(), node.column) == columns.end()) {
+      if (node.may_be_absent) return absent(node);
       const std::string nearest = nearest_name(node.column, columns);
       fail(node, node.position,
            fmt::format(
@@ -102,6 +103,13 @@ class Evaluation {
         break;
     }
     fail(node, node.position, "has an encoding that is not read");
+  }
+
+  // No cell has a value. Its texts are unknown here; if they are so in every file, the name is probably mistaken.
+  std::vector<bool> absent(const FilterNode& node) {
+    for (const FilterValue& value : node.values)
+      unknown_values_.emplace(fmt::format("{} of '{}'", shown(value), node.column), "");
+    return std::vector<bool>(static_cast<std::size_t>(file_.num_cells()), false);
   }
 
   std::vector<bool> test_numbers(const FilterNode& node) const {

@@ -37,6 +37,7 @@ struct FilterNode {
   std::vector<std::unique_ptr<FilterNode>> parts;
   Test test = Test::kIsTrue;
   std::string column;
+  bool may_be_absent = false;       // "column?": in a file without it every cell lacks a value
   std::vector<FilterValue> values;  // one, or those of `in`: any of them
   std::size_t position = 0;         // of the column's name
 };

@@ -2,7 +2,7 @@
 //   or    := and ("or" and)*          and := not ("and" not)*          not := "not" not | "(" or ")" | test
 //   test  := column [("==" | "!=" | "<" | "<=" | ">" | ">=") value | ["not"] "in" "[" value ("," value)* "]"]
 //          | value comparison column
-//   value := 'text' | "text" | number | true | false          column := name | `any name`
+//   value := 'text' | "text" | number | true | false          column := (name | `any name`) ["?"]
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -196,6 +196,9 @@ class Parser {
     if (token_.text.empty()) fail("the name of the column is empty");
     node.column = token_.text;
     node.position = position_of(token_.begin);
+    advance();
+    if (!is_symbol("?")) return;
+    node.may_be_absent = true;
     advance();
   }
 

@@ -97,6 +97,42 @@ Evaluation evaluate_embedding(const std::string& name, const CellMatrix& embeddi
   return out;
 }
 
+Evaluation evaluate_unlabelled(const std::string& name, const CellMatrix& embedding, const Labels* batches,
+                               const EvaluationOptions& options, const PartBegins& part_begins) {
+  Evaluation out;
+  out.name = name;
+  out.cells = embedding.cells;
+  out.width = embedding.width;
+  out.silhouette = out.silhouette_scaled = out.bio_conservation = out.graph_connectivity = out.mean_mmd = kNone;
+  out.best = {kNone, 0, kNone, kNone};
+  out.neighbours = out.probe = {kNone, kNone};
+  Parts part(out, part_begins);
+  PrincipalComponents components;
+  part("principal components", [&] { components = components_for_variance(embedding, options.pca_variance); });
+  out.components = components.scores.width;
+  const int64_t near = options.num_neighbours - 1;
+  Neighbours neighbours;
+  part("neighbours", [&] {
+    const int64_t lisi_near = std::min(options.num_lisi_neighbours, embedding.cells) - 1;
+    const Neighbours all = nearest_neighbours(components.scores, batches != nullptr ? std::max(near, lisi_near) : near);
+    neighbours = first_neighbours(all, near);
+    if (batches != nullptr) out.batch = BatchScores{kNone, batch_lisi(first_neighbours(all, lisi_near), *batches), kNone, {}};
+  });
+  Graph graph;
+  part("Leiden", [&] {
+    graph = connectivities(neighbours);
+    out.leiden = leiden_sweep(graph, options.resolutions, options.seed);
+  });
+  if (options.with_umap) {
+    part("UMAP", [&] {
+      out.umap = umap(graph, components.scores, {.min_dist = options.umap_min_dist, .seed = options.seed});
+    });
+  }
+  return out;
+}
+
+double masked_loss_of(const Evaluation& evaluation) { return evaluation.loss ? evaluation.loss->mean : kNone; }
+
 const std::vector<MetricRow>& metric_rows() {
   using E = const Evaluation&;
   static const std::vector<MetricRow> rows = {

@@ -41,8 +41,10 @@ struct BatchScores {
   std::vector<std::string> isolated_labels;
 };
 
+/// Of one embedding. Numbers that need labels are NaN after evaluate_unlabelled().
 struct Evaluation {
   std::string name;
+  std::string group;               // runs that differ in their seed alone share it (seed_groups.h); empty: none
   int64_t cells = 0, width = 0;
   int64_t components = 0;          // to pca_variance
   double silhouette = 0, silhouette_scaled = 0;
@@ -66,6 +68,14 @@ using PartBegins = std::function<void(std::string_view part)>;
 /// neighbours, all cells the same.
 Evaluation evaluate_embedding(const std::string& name, const CellMatrix& embedding, const Labels& labels,
                               const Labels* batches, const EvaluationOptions& options, const PartBegins& part_begins = {});
+
+/// What can be said without labels: components, clusters of the Leiden sweep, iLISI, UMAP; everything else is NaN or
+/// empty. Throws DataError: too few cells for the neighbours, all cells the same.
+Evaluation evaluate_unlabelled(const std::string& name, const CellMatrix& embedding, const Labels* batches,
+                               const EvaluationOptions& options, const PartBegins& part_begins = {});
+
+/// Mean of the masked loss, NaN for embeddings that are no model's.
+double masked_loss_of(const Evaluation& evaluation);
 
 /// The rows of a table of results: names, units in words, and what to read of an Evaluation; NaN where it has none.
 struct MetricRow {

@@ -36,7 +36,14 @@ void exclude(data::CategoryColumn& column, const CellChoice& choice, const std::
   }
 }
 
+/// The label column, or one name for all cells.
+data::CategoryColumn read_labels(const data::AnnDataFile& file, const CellChoice& choice) {
+  if (!choice.label.empty()) return file.obs_categories(choice.label);
+  return {std::vector<int32_t>(file.num_cells()), {"all cells"}};
+}
+
 void leave_out_rare(data::CategoryColumn& column, const CellChoice& choice, LabelledCells& out) {
+  if (choice.label.empty()) return;
   std::vector<int64_t> sizes(column.categories.size());
   for (const int32_t code : column.codes)
     if (code >= 0) ++sizes[code];
@@ -74,7 +81,7 @@ void say_what_was_left_out(const std::string& file, const CellChoice& choice, co
 }
 
 void require_two_labels(const std::string& where, const CellChoice& choice, const LabelledCells& chosen) {
-  if (chosen.labels.count() >= 2) return;
+  if (chosen.labels.count() >= 2 || choice.label.empty()) return;
   throw DataError("{}: obs column '{}' has {} label{} with at least {} cells{}; at least two are needed", where, choice.label,
                   chosen.labels.count(), chosen.labels.count() == 1 ? "" : "s", choice.min_label_cells,
                   chosen.rare_labels.empty()
@@ -121,7 +128,7 @@ LabelledCells choose_cells(const data::AnnDataFile& file, const CellChoice& choi
   const std::string name = file.path().filename().string();
   LabelledCells out;
   out.file_cells = file.num_cells();
-  data::CategoryColumn column = file.obs_categories(choice.label);
+  data::CategoryColumn column = read_labels(file, choice);
   out.unlabelled = std::count(column.codes.begin(), column.codes.end(), -1);
   exclude(column, choice, name, out);
   std::optional<data::CategoryColumn> batches;
@@ -155,7 +162,7 @@ LabelledCells choose_cells(const data::AnnDataFile& file, const CellChoice& choi
     std::vector<int64_t> all;
     out.batches = labels_from_codes(codes, batches->categories, all);
     if (out.batches->count() < 2)
-      throw DataError("{}: obs column '{}' has one value only, '{}', among the labelled cells; batch metrics need two: leave out "
+      throw DataError("{}: obs column '{}' has one value only, '{}', among the chosen cells; batch metrics need two: leave out "
                       "--batch", name, choice.batch, out.batches->names[0]);
   }
   return out;
@@ -206,14 +213,15 @@ void leave_out_missing(LabelledCells& cells, std::vector<NamedEmbedding>& embedd
   if (cells.without_embedding == 0) return;
   std::vector<int64_t> sizes(cells.labels.names.size());
   for (std::size_t i = 0; i < keep.size(); ++i) sizes[cells.labels.codes[i]] += keep[i];
+  const int64_t least = choice.label.empty() ? 0 : choice.min_label_cells;
   std::vector<int64_t> kept, rows;
   for (std::size_t i = 0; i < keep.size(); ++i) {
-    if (!keep[i] || sizes[cells.labels.codes[i]] < choice.min_label_cells) continue;
+    if (!keep[i] || sizes[cells.labels.codes[i]] < least) continue;
     kept.push_back(static_cast<int64_t>(i));
     rows.push_back(cells.cells[i]);
   }
   for (std::size_t label = 0; label < sizes.size(); ++label) {
-    if (sizes[label] >= choice.min_label_cells) continue;
+    if (sizes[label] >= least) continue;
     cells.rare_labels.push_back(fmt::format("{} ({})", cells.labels.names[label], sizes[label]));
     cells.rare_cells += sizes[label];
     log::warning("[evaluate] the label '{}' has only {} cells with an embedding and is left out", cells.labels.names[label],
@@ -223,6 +231,7 @@ void leave_out_missing(LabelledCells& cells, std::vector<NamedEmbedding>& embedd
   if (cells.batches) cells.batches = labels_of(*cells.batches, kept);
   cells.cells = std::move(rows);
   for (NamedEmbedding& embedding : embeddings) embedding.values = rows_of(embedding.values, kept);
+  if (cells.cells.empty()) throw DataError("none of the cells has a row in every embedding: nothing is left to compare");
   require_two_labels("cells with an embedding", choice, cells);
 }
 

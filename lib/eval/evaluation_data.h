@@ -14,7 +14,7 @@
 namespace scrna::eval {
 
 struct CellChoice {
-  std::string label;                         // obs column
+  std::string label;                         // obs column; empty: none, all cells are taken
   std::string batch;                         // obs column; empty: none
   std::vector<std::string> excluded_labels;  // values that are no cell type ("unlabelled")
   int64_t min_label_cells = 10;              // rarer labels are left out
@@ -24,7 +24,7 @@ struct CellChoice {
 
 struct LabelledCells {
   std::vector<int64_t> cells;  // rows of the file, ascending
-  Labels labels;
+  Labels labels;               // without a label column: one name for all, "all cells"
   std::optional<Labels> batches;
   int64_t file_cells = 0;
   int64_t unlabelled = 0, excluded = 0;  // cells
@@ -58,7 +58,7 @@ struct NamedEmbedding {
 
 /// Leaves out, of the cells and of every embedding, the cells that are NaN in some embedding, so that all are measured on
 /// the same cells; then labels that became too rare. Logs how many and of which embedding. Throws DataError when fewer
-/// than two labels remain.
+/// than two labels remain (with a label column) or no cell does.
 void leave_out_missing(LabelledCells& cells, std::vector<NamedEmbedding>& embeddings, const CellChoice& choice);
 
 /// The baseline (log_normalised.h) and which matrix it comes from.

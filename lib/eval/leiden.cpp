@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <numeric>
 
 #include "lib/core/random.h"
@@ -292,6 +293,15 @@ std::vector<LeidenPoint> leiden_sweep(const Graph& graph, const Labels& labels, 
     const Labels clusters = leiden_clusters(graph, resolutions[i], seed);
     sweep[i] = {resolutions[i], clusters.count(), normalised_mutual_information(clusters, labels),
                 adjusted_rand_index(clusters, labels)};
+  });
+  return sweep;
+}
+
+std::vector<LeidenPoint> leiden_sweep(const Graph& graph, const std::vector<double>& resolutions, uint64_t seed) {
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  std::vector<LeidenPoint> sweep(resolutions.size());
+  parallel_for(static_cast<int64_t>(resolutions.size()), [&](int64_t i) {
+    sweep[i] = {resolutions[i], leiden_clusters(graph, resolutions[i], seed).count(), kNone, kNone};
   });
   return sweep;
 }

@@ -28,6 +28,8 @@ struct LeidenPoint {
 /// Clusters at each resolution compared with the labels.
 std::vector<LeidenPoint> leiden_sweep(const Graph& graph, const Labels& labels, const std::vector<double>& resolutions,
                                       uint64_t seed);
+/// The same without labels: numbers of clusters, NMI and ARI are NaN.
+std::vector<LeidenPoint> leiden_sweep(const Graph& graph, const std::vector<double>& resolutions, uint64_t seed);
 /// 0.2, 0.4 ... 2.0: scIB's.
 std::vector<double> scib_resolutions();
 /// The point with the largest NMI, which scIB reports; the first of equals.

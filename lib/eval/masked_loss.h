@@ -20,6 +20,8 @@ struct MaskedLoss {
   double mean = 0;              // nats per masked token, mean over cells
   double half_width = 0;        // 95 % interval: mean +- this, 1.96 standard errors over cells
   double uniform = 0;           // every gene of the vocabulary equally likely
+  double gene_frequency = 0;    // each gene as likely as it is common: cells that express it where the vocabulary was built,
+                                // plus one; mean over the same cells and masks
   int64_t cells = 0;            // those without enough genes are passed over
   int64_t maskings = 0;
 };

@@ -57,15 +57,17 @@ std::vector<double> squared_distances(const CellMatrix& matrix) {
 }
 
 /// The number of rank `rank` among the entries off the diagonal, none negative: by the 16 highest bits, then the next, each
-/// a count over all threads. Sorting 16 million numbers for each of a thousand pairs of labels would take minutes.
+/// a count over all threads. Sorting 16 million numbers for each of a thousand pairs of labels would take minutes; so would, for
+/// small labels, clearing counters that are many more than the numbers.
 double entry_of_rank(const std::vector<double>& values, int64_t n, int64_t rank) {
-  constexpr int64_t kParts = 64, kBins = 65536;
+  constexpr int64_t kBins = 65536, kMaxParts = 64, kLeastEntries = 4 * kBins;  // of a part
+  const int64_t num_parts = std::clamp<int64_t>(n * n / kLeastEntries, 1, std::min(kMaxParts, n));
   uint64_t prefix = 0;
   for (int shift = 48; shift >= 0; shift -= 16) {
-    std::vector<std::vector<int64_t>> counts(kParts);
-    parallel_for(kParts, [&](int64_t part) {
+    std::vector<std::vector<int64_t>> counts(num_parts);
+    parallel_for(num_parts, [&](int64_t part) {
       counts[part].assign(kBins, 0);
-      for (int64_t i = n * part / kParts; i < n * (part + 1) / kParts; ++i) {
+      for (int64_t i = n * part / num_parts; i < n * (part + 1) / num_parts; ++i) {
         for (int64_t j = 0; j < n; ++j) {
           const auto bits = std::bit_cast<uint64_t>(values[i * n + j]);
           const bool has_prefix = shift == 48 || (bits >> (shift + 16)) == prefix;

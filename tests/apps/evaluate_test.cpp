@@ -1,4 +1,7 @@
 // scrna-train evaluate from outside: the table, the files, and errors in one sentence.
+#include <cmath>
+#include <filesystem>
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -21,7 +24,12 @@ constexpr int64_t kCells = 120, kGenes = 12;
 class Evaluate : public testing::Test {
  protected:
   void SetUp() override {
-    const RandomStream random(1, RandomPurpose::kSynthesize);
+    write(cells_, 1, "cell_type");
+    write(other_, 2, "type");
+  }
+  /// A file whose labels stand in that column.
+  static void write(const std::string& path, uint64_t seed, const std::string& column) {
+    const RandomStream random(seed, RandomPurpose::kSynthesize);
     std::vector<std::string> names, types, donors, genes;
     std::vector<float> counts, good, noise;
     std::vector<int32_t> columns;
@@ -43,10 +51,10 @@ class Evaluate : public testing::Test {
       }
     }
     for (int64_t g = 0; g < kGenes; ++g) genes.push_back(std::string("G") + std::to_string(g));
-    test::H5Builder file(cells_);
+    test::H5Builder file(path);
     file.attribute("/", "encoding-type", std::string("anndata"));
-    file.table("obs", names, {"cell_type", "donor"});
-    file.texts("obs/cell_type", types);
+    file.table("obs", names, {column, "donor"});
+    file.texts("obs/" + column, types);
     file.texts("obs/donor", donors);
     file.table("var", genes);
     file.sparse("X", "csr_matrix", kCells, kGenes, counts, columns, indptr);
@@ -55,13 +63,26 @@ class Evaluate : public testing::Test {
     file.numbers("obsm/X_noise", noise, {kCells, 4});
   }
   [[nodiscard]] test::ProcessResult evaluate(std::vector<std::string> words) const {
-    words.insert(words.begin(), {"evaluate", "--bootstraps", "20"});
     words.push_back(cells_);
+    return evaluate_files(words);
+  }
+  [[nodiscard]] static test::ProcessResult evaluate_files(std::vector<std::string> words) {
+    words.insert(words.begin(), {"evaluate", "--bootstraps", "20"});
     return scrna_train(words);
+  }
+  /// A model of a few steps on the first file.
+  [[nodiscard]] std::string train(const std::string& name, int seed) const {
+    const std::string run = (folder_ / name).string(), config = (folder_ / (name + ".yaml")).string();
+    write_file_atomically(config, test::small_model_config(cells_) + "run: {dir: " + run + "}\ntrain: {steps: 3, global_batch_cells: 8, "
+                                      "device: cpu, seed: " + std::to_string(seed) + "}\nheldout: {every_steps: 0}\n");
+    const auto result = scrna_train({"train", "--config", config});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return run;
   }
 
   test::TempDir folder_;
   const std::string cells_ = (folder_ / "cells.h5ad").string();
+  const std::string other_ = (folder_ / "other.h5ad").string();
 };
 
 TEST_F(Evaluate, EmbeddingsStandBesideTheBaselineInTableAndFiles) {
@@ -73,7 +94,7 @@ TEST_F(Evaluate, EmbeddingsStandBesideTheBaselineInTableAndFiles) {
                            "cells:X_noise", "Leiden NMI", "iLISI", "log-normalised counts of X"})
     EXPECT_TRUE(contains(result.out, part)) << "no '" << part << "' in " << result.out;
   EXPECT_TRUE(contains(result.err, "odd one (1)")) << result.err;
-  const auto json = nlohmann::json::parse(read_file(out + "/evaluation.json"));
+  const auto json = nlohmann::json::parse(read_file(out + "/evaluation.json"))["data_sets"][0];
   ASSERT_EQ(json["embeddings"].size(), 3U);
   const auto metric = [&](int embedding, const char* name) { return json["embeddings"][embedding]["metrics"][name].get<double>(); };
   EXPECT_EQ(metric(0, "probe_accuracy"), 1) << "counts tell the types apart";
@@ -93,6 +114,79 @@ TEST_F(Evaluate, ASampleIsSaid) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(contains(result.err, "90 cells are a random sample of 120 (--max-cells)")) << result.err;
   EXPECT_TRUE(contains(result.err, "obsm of")) << "what could be named: " << result.err;
+}
+
+TEST_F(Evaluate, SeveralFilesHaveColumnsOfTheirOwnAndOneReport) {
+  const std::string out = (folder_ / "out").string();
+  const auto result = evaluate_files({"--label", "cell_type", "--label", "other.h5ad:type", "--batch", other_ + ":donor", "--embedding",
+                                      "X_good", "--exclude-label", "other.h5ad:type C", "--exclude-label", "odd one", "--out", out,
+                                      cells_, other_});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const char* part : {"cells.h5ad: 119 of 120 cells, 3 labels of 'cell_type'\n",
+                           "other.h5ad: 79 of 120 cells, 2 labels of 'type', 2 batches of 'donor'"})
+    EXPECT_TRUE(contains(result.out, part)) << "no '" << part << "' in " << result.out;
+  const auto json = nlohmann::json::parse(read_file(out + "/evaluation.json"))["data_sets"];
+  ASSERT_EQ(json.size(), 2U);
+  EXPECT_EQ(json[0]["cells"]["left_out"]["excluded_labels"], 1);
+  EXPECT_EQ(json[1]["cells"]["left_out"]["excluded_labels"], 41);
+  EXPECT_TRUE(json[0]["cells"]["batch"].is_null());
+  EXPECT_EQ(json[1]["embeddings"].size(), 2U);
+  const std::string csv = read_file(out + "/metrics.csv");
+  for (const char* line : {"cells,X_good,,knn_accuracy,1\n", "other,X_good,,knn_accuracy,1\n", "other,PCA of counts,,ilisi,"})
+    EXPECT_TRUE(contains(csv, line)) << "no '" << line << "' in " << csv;
+  const std::string page = read_file(out + "/report.html");
+  for (const char* part : {"Embeddings of 2 data sets", "cells: UMAP", "other: separation of labels"})
+    EXPECT_TRUE(contains(page, part)) << part;
+  EXPECT_TRUE(std::filesystem::exists(out + "/report-figures/1-umap-0-batch.svg"));
+}
+
+TEST_F(Evaluate, SeedsOfAModelAreAGroupOnEveryDataSet) {
+  const std::string first = train("first", 1), second = train("second", 2), out = (folder_ / "out").string();
+  const auto result = evaluate_files({"--label", "cell_type", "--no-label", other_, "--group", "sig=" + first + "," + second,
+                                      "--maskings", "2", "--out", out, cells_, other_});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const char* part : {"sig (n = 2)", "sig untrained (n = 2)", "sig 2 untrained", "by how common genes are", " +- ",
+                           "other.h5ad: 120 of 120 cells, no label column", "was not measured"})
+    EXPECT_TRUE(contains(result.out, part)) << "no '" << part << "' in " << result.out;
+  EXPECT_TRUE(contains(result.err, "without labels (--no-label)")) << result.err;
+  const auto json = nlohmann::json::parse(read_file(out + "/evaluation.json"));
+  EXPECT_EQ(json["models"][1]["checkpoint"], second);
+  for (const auto& set : json["data_sets"]) {
+    ASSERT_EQ(set["embeddings"].size(), 5U);
+    const auto loss = [&](int i) { return set["embeddings"][i]["masked_loss"]["mean"].get<double>(); };
+    EXPECT_NE(loss(1), loss(3)) << "two seeds";
+    const auto& group = set["groups"][0]["metrics"]["masked_loss"];
+    EXPECT_NEAR(group["mean"].get<double>(), (loss(1) + loss(3)) / 2, 1e-12);
+    EXPECT_NEAR(group["deviation"].get<double>(), std::abs(loss(1) - loss(3)) / std::sqrt(2.0), 1e-12);
+  }
+  EXPECT_TRUE(json["data_sets"][1]["groups"][0]["metrics"]["knn_accuracy"]["mean"].is_null());
+  EXPECT_TRUE(contains(read_file(out + "/groups.csv"), "other,sig untrained,masked_loss,2,"));
+  const auto named = evaluate({"--label", "cell_type", "--checkpoint", first, "--name", "mine", "--maskings", "0", "--no-umap",
+                               "--set", "data.min_genes=2"});
+  ASSERT_EQ(named.exit_code, 0) << named.err;
+  EXPECT_TRUE(contains(named.out, "  mine  mine untrained")) << named.out;
+}
+
+TEST_F(Evaluate, MistakesAboutOneOfSeveralFilesNameIt) {
+  expect_failure(evaluate_files({"--label", "cell_type", cells_, other_}), 3, {"other.h5ad", "has no column 'cell_type'", "type, donor"});
+  expect_failure(evaluate_files({"--label", "cell_type", cells_, cells_}), 2, {"cells.h5ad is named twice"});
+  expect_failure(evaluate_files({"--label", "cell_type", cells_, (folder_ / "." / "cells.h5ad").string()}), 2, {"is named twice"});
+  expect_failure(evaluate_files({"--label", "cells.h5ad:cell_type", cells_, other_}), 2,
+                 {"other.h5ad: no label column", "--label other.h5ad:COLUMN", "--no-label"});
+  expect_failure(evaluate_files({"--label", "cell_type", "--label", "third.h5ad:type", cells_, other_}), 2,
+                 {"third.h5ad is none of the data files", "other.h5ad"});
+  expect_failure(evaluate_files({"--label", "cell_type", "--label", "donor", cells_}), 2, {"'cell_type' and 'donor'"});
+  expect_failure(evaluate_files({"--label", "cell_type", "--no-label", "third.h5ad", cells_}), 2, {"third.h5ad"});
+  expect_failure(evaluate_files({"--label", "cells.h5ad:cell_type", "--no-label", cells_, cells_}), 2, {"both --label"});
+  expect_failure(evaluate_files({"--label", "cell_type", "--label", "other.h5ad:type", "--exclude-label", "tipe A", cells_, other_}), 3,
+                 {"no value 'tipe A'", "did you mean 'type A'"});
+  expect_failure(evaluate_files({"--label", "cell_type", "--label", "other.h5ad:type", "--embedding", other_ + ":obsm/X_good", cells_,
+                                 other_}), 2, {"only KEY of their own obsm"});
+  expect_failure(evaluate({"--label", "cell_type", "--group", "runs/a"}), 2, {"expected NAME=RUN,RUN"});
+  expect_failure(evaluate({"--label", "cell_type", "--group", "a=x,,y"}), 2, {"between the commas"});
+  expect_failure(evaluate({"--label", "cell_type", "--checkpoint", "a/x", "--checkpoint", "b/x"}), 2, {"both be called 'x'", "--name"});
+  expect_failure(evaluate({"--label", "cell_type", "--checkpoint", "a/x", "--checkpoint", "b/x", "--name", "p"}), 2, {"--name stands 1"});
+  expect_failure(evaluate({"--label", "cell_type", "--group", "a=x", "--checkpoint", "./x"}), 2, {"named twice"});
 }
 
 TEST_F(Evaluate, MistakesAreOneSentence) {

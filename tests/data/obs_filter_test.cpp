@@ -125,6 +125,16 @@ TEST(ObsFilter, AMissingValueEqualsNothing) {
   EXPECT_EQ(cells.chosen_by("score not in [2]"), "abc");
 }
 
+TEST(ObsFilter, AColumnWithAQuestionMarkMayBeAbsentAndItsValuesAreThenMissing) {
+  const Cells cells;
+  EXPECT_EQ(cells.chosen_by("batch? not in ['x', 'y']"), "abcd");
+  EXPECT_EQ(cells.chosen_by("batch? != 'x' and n_genes == 250"), "bd");
+  EXPECT_EQ(cells.chosen_by("batch? == 'x' or `no such`? or 3 < none?"), "");
+  EXPECT_TRUE(cells.unknown_values_of("batch? not in ['x']").contains("'x' of 'batch'")) << "for a warning when no file has it";
+  EXPECT_EQ(cells.chosen_by("tissue? == 'blood'"), "a") << "a column that is there is read as ever";
+  EXPECT_CONTAINS(cells.problem_of("batch? != 'x' and batch != 'x'"), "column 'batch' is not in obs");
+}
+
 TEST(ObsFilter, SyntaxErrorsPointAtTheirPlace) {
   EXPECT_CONTAINS(
       syntax_problem("tissue == blood"),

@@ -1,5 +1,6 @@
 // All metrics of an embedding together, what of a file is evaluated, and the files that come of it.
 #include <cmath>
+#include <filesystem>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "lib/eval/evaluation_data.h"
 #include "lib/eval/evaluation_files.h"
 #include "lib/eval/log_normalised.h"
+#include "lib/eval/seed_groups.h"
 #include "tests/eval/blobs.h"
 #include "tests/support/expect_error.h"
 #include "tests/support/h5_builder.h"
@@ -103,6 +105,19 @@ TEST_F(EvaluatedFile, CellsWithoutAnEmbeddingAreLeftOutOfAllOfThem) {
   EXPECT_EQ(embeddings[1].values.values, (std::vector<double>{0, 1, 4, 5, 6, 7, 8, 9}));
 }
 
+TEST_F(EvaluatedFile, WithoutALabelColumnAllCellsAreTaken) {
+  const CellChoice choice{.batch = "batch", .min_label_cells = 100};
+  LabelledCells chosen = choose_cells(open(), choice);
+  EXPECT_EQ(chosen.cells.size(), 6U);
+  EXPECT_EQ(chosen.labels.names, std::vector<std::string>{"all cells"});
+  EXPECT_EQ(chosen.batches->codes, (std::vector<int32_t>{0, 1, 0, 1, 0, 1}));
+  std::vector<NamedEmbedding> embeddings = {{"X_part", read_embedding(open(), parse_embedding_place("X_part"), chosen.cells)}};
+  leave_out_missing(chosen, embeddings, choice);
+  EXPECT_EQ(chosen.cells, (std::vector<int64_t>{0, 2, 3, 4, 5})) << "nothing is too rare";
+  embeddings[0].values.values.assign(embeddings[0].values.values.size(), std::nan(""));
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { leave_out_missing(chosen, embeddings, choice); }), "nothing is left to compare");
+}
+
 TEST_F(EvaluatedFile, ALabelThatBecomesTooRareWithoutThemIsLeftOutToo) {
   const CellChoice choice{.label = "cell_type", .excluded_labels = {"junk"}, .min_label_cells = 2};
   LabelledCells chosen = choose_cells(open(), choice);
@@ -194,33 +209,105 @@ TEST_F(EvaluatedBlobs, ThatAreApartHaveTheBestScoresAndNoiseHasNot) {
   }
 }
 
+/// A data set of these blobs with nothing measured yet.
+DataSetReport data_set_of(const test::Blobs& blobs, const std::string& name) {
+  DataSetReport set;
+  set.name = name;
+  set.file = name + ".h5ad";
+  set.choice = {.label = "cell_type", .batch = "donor"};
+  set.cells.labels = blobs.labels;
+  set.cells.batches = blobs.batches;
+  set.cells.file_cells = 70;
+  for (int64_t i = 0; i < blobs.matrix.cells; ++i) {
+    set.cells.cells.push_back(i);
+    set.cell_names.push_back(fmt::format("cell{}", i));
+  }
+  return set;
+}
+
 TEST_F(EvaluatedBlobs, BecomeATableJsonAndCsv) {
   const test::Blobs blobs = make_blobs(3, 20, 8);
   EvaluationReport report;
-  report.file = "cells.h5ad";
-  report.choice = {.label = "cell_type", .batch = "donor"};
   report.options = options_;
-  report.cells.labels = blobs.labels;
-  report.cells.batches = blobs.batches;
-  report.cells.file_cells = 70;
-  for (int64_t i = 0; i < 60; ++i) {
-    report.cells.cells.push_back(i);
-    report.cell_names.push_back(fmt::format("cell{}", i));
-  }
-  report.evaluations.push_back(evaluate(blobs));
+  report.data_sets.push_back(data_set_of(blobs, "cells"));
+  report.data_sets[0].evaluations.push_back(evaluate(blobs));
   const std::string table = evaluation_table(report);
   for (const char* part : {"60 of 70 cells, 3 labels of 'cell_type', 2 batches of 'donor'", "Leiden NMI", "iLISI", "1.0000"})
     EXPECT_CONTAINS(table, part);
-  const auto json = nlohmann::json::parse(evaluation_json(report));
-  EXPECT_EQ(json["embeddings"][0]["metrics"]["leiden_nmi"], report.evaluations[0].best.nmi);
+  const auto json = nlohmann::json::parse(evaluation_json(report))["data_sets"][0];
+  EXPECT_EQ(json["embeddings"][0]["metrics"]["leiden_nmi"], report.data_sets[0].evaluations[0].best.nmi);
   EXPECT_EQ(json["embeddings"][0]["mmd"].size(), 3U);
   EXPECT_EQ(json["cells"]["labels"]["type 1"], 20);
-  EXPECT_CONTAINS(metrics_csv(report), "\"blobs, \"\"quoted\"\"\",leiden_nmi,1\n");
+  EXPECT_CONTAINS(metrics_csv(report), "cells,\"blobs, \"\"quoted\"\"\",,leiden_nmi,1\n");
   EXPECT_CONTAINS(mmd_csv(report), "type 0,type 1,20,20,");
   test::TempDir folder;
   write_evaluation(folder / "out", report);
-  EXPECT_CONTAINS(read_file(folder / "out/umap.csv"), "\ncell7,type 1,first,");
+  EXPECT_CONTAINS(read_file(folder / "out/umap.csv"), "\ncells,cell7,type 1,first,");
   EXPECT_EQ(read_file(folder / "out/evaluation.json"), evaluation_json(report));
+  EXPECT_FALSE(std::filesystem::exists(folder / "out/groups.csv")) << "no groups, no file";
+}
+
+TEST_F(EvaluatedBlobs, OfSeveralDataSetsStandInOneReportAndGroupsAsMeanAndDeviation) {
+  const test::Blobs blobs = make_blobs(3, 20, 1);
+  EvaluationReport report;
+  report.options = options_;
+  for (const char* name : {"first", "second"}) {
+    DataSetReport set = data_set_of(blobs, name);
+    for (const double loss : {2.0, 5.0}) {
+      set.evaluations.push_back(evaluate(blobs));
+      set.evaluations.back().name = fmt::format("{} run {}", name, loss);
+      set.evaluations.back().group = "run";
+      set.evaluations.back().loss = MaskedLoss{.mean = loss, .half_width = 0.1, .uniform = 7, .gene_frequency = 6, .maskings = 15};
+    }
+    set.evaluations.push_back(evaluate(blobs));
+    report.data_sets.push_back(std::move(set));
+  }
+  const auto json = nlohmann::json::parse(evaluation_json(report));
+  ASSERT_EQ(json["data_sets"].size(), 2U);
+  const auto& group = json["data_sets"][1]["groups"][0];
+  EXPECT_EQ(group["group"], "run");
+  EXPECT_EQ(group["members"], nlohmann::json::parse(R"(["second run 2", "second run 5"])"));
+  EXPECT_EQ(group["metrics"]["masked_loss"]["mean"], 3.5);
+  EXPECT_NEAR(group["metrics"]["masked_loss"]["deviation"].get<double>(), std::sqrt(4.5), test::kFloat64Metric);
+  EXPECT_EQ(group["metrics"]["leiden_nmi"]["deviation"], 0) << "the same embedding twice";
+  EXPECT_CONTAINS(groups_csv(report), "second,run,masked_loss,2,3.5,2.12132034\n");
+  EXPECT_CONTAINS(metrics_csv(report), "first,first run 2,run,masked_loss_gene_frequency,6\n");
+  EXPECT_CONTAINS(evaluation_table(report), "run (n = 2)");
+  EXPECT_CONTAINS(evaluation_table(report), "3.5000 +- 2.1213");
+  const std::string places = umap_csv(report);
+  EXPECT_CONTAINS(places, "data_set,cell,label,batch,first run 2 x");
+  EXPECT_CONTAINS(places, "\nsecond,cell0,type 0,first,,,,,") << "the second has no embeddings of the first's names";
+}
+
+TEST_F(EvaluatedBlobs, WithoutLabelsHaveClustersAndMixingAndNothingThatNeedsLabels) {
+  const test::Blobs blobs = make_blobs(3, 40, 12);
+  const Evaluation out = evaluate_unlabelled("blobs", blobs.matrix, &blobs.batches, options_);
+  EXPECT_EQ(out.leiden[0].clusters, 3) << "blobs that are apart";
+  EXPECT_EQ(out.umap.cells, 120);
+  EXPECT_EQ(out.batch->ilisi, evaluate(blobs).batch->ilisi);
+  for (const MetricRow& row : metric_rows()) EXPECT_EQ(std::isfinite(row.value(out)), row.name == "ilisi") << row.name;
+  EvaluationReport report;
+  report.options = options_;
+  report.data_sets.push_back(data_set_of(blobs, "cells"));
+  report.data_sets[0].choice.label.clear();
+  report.data_sets[0].evaluations.push_back(out);
+  EXPECT_CONTAINS(evaluation_table(report), "no label column");
+  EXPECT_CONTAINS(evaluation_table(report), "accuracies, MMD, graph connectivity) was not measured");
+  const auto json = nlohmann::json::parse(evaluation_json(report))["data_sets"][0];
+  EXPECT_TRUE(json["cells"]["label"].is_null());
+  EXPECT_TRUE(json["embeddings"][0]["metrics"]["knn_accuracy"].is_null());
+  EXPECT_EQ(json["embeddings"][0]["leiden"][0]["clusters"], 3);
+}
+
+TEST(MeanDeviation, IsOfTheNumbersThatExist) {
+  const double none = std::nan("");
+  const MeanDeviation three = mean_deviation({1, none, 2, 6});
+  EXPECT_EQ(three.runs, 3);
+  EXPECT_EQ(three.mean, 3);
+  EXPECT_NEAR(three.deviation, std::sqrt(7.0), test::kFloat64Metric);
+  EXPECT_EQ(mean_deviation({4}).mean, 4);
+  EXPECT_TRUE(std::isnan(mean_deviation({4}).deviation)) << "one run has none";
+  EXPECT_TRUE(std::isnan(mean_deviation({none}).mean));
 }
 
 TEST_F(EvaluatedBlobs, AreTheSameTwice) {

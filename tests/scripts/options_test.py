@@ -19,7 +19,7 @@ class Options(unittest.TestCase):
 
     def test_every_script_explains_itself(self):
         for name in ("build.sh", "test.sh", "demo.sh", "fetch_libtorch.sh", "install_packages.sh",
-                     "bench_train_table.sh"):
+                     "bench_train_table.sh", "experiment_twins.sh"):
             done = self.run_script(name, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertTrue(done.stdout.startswith(name), done.stdout)
@@ -36,6 +36,12 @@ class Options(unittest.TestCase):
         self.assert_refused(2, "there is no configs/200m.yaml", "bench_train_table.sh", "200m")
         self.assert_refused(2, "there is no program nowhere", "bench_train_table.sh", "--program", "nowhere")
         self.assert_refused(2, "unknown option --modle", "bench_train_table.sh", "--modle", "70m")
+
+    def test_experiment_twins(self):
+        self.assert_refused(2, "expected DATA_FOLDER and OUT, got 1 places", "experiment_twins.sh", "cells")
+        self.assert_refused(2, "unknown option --step", "experiment_twins.sh", "--step", "4", "cells", "out")
+        self.assert_refused(2, "--steps: expected a whole number from 1, got 0", "experiment_twins.sh", "--steps", "0", "cells", "out")
+        self.assert_refused(3, "nowhere/human_blood_combat_covid.h5ad: there is no such file", "experiment_twins.sh", "nowhere", "out")
 
     def test_demo(self):
         self.assert_refused(3, "--data nowhere.h5ad: there is no such file", "demo.sh", "--data", "nowhere.h5ad")
