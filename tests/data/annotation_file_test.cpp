@@ -56,7 +56,7 @@ class AnnotationFile : public testing::Test {
   [[nodiscard]] AnnotationTarget target(const std::string& key = "scrna_type") const {
     return {.input = input_, .output = output_, .key = key};
   }
-  [[nodiscard]] static AnnotationCounts write(const AnnotationTarget& to) {
+  static AnnotationCounts write(const AnnotationTarget& to) {
     return write_annotations(to, kCells, kNames, rows_of, {{"settings_sha256", std::string("abc")}, {"step", int64_t{7}}});
   }
 

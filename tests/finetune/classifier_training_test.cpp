@@ -48,6 +48,13 @@ std::vector<int32_t> by_genes(int32_t label, const RandomStream& random) {
   return tokens;
 }
 
+/// The same with so few genes that cells often look like the other class.
+std::vector<int32_t> by_few_genes(int32_t label, const RandomStream& random) {
+  std::vector<int32_t> tokens = by_genes(label, random);
+  tokens.resize(4);
+  return tokens;
+}
+
 /// Every cell has genes 0 and 1 and others at random; class 0: gene 0 stands in the first half, gene 1 in the second.
 std::vector<int32_t> by_order(int32_t label, const RandomStream& random) {
   std::vector<int32_t> tokens;
@@ -106,7 +113,7 @@ TEST_F(ClassifierTrainingTest, AFrozenEncoderStaysAndItsHeadLearns) {
   EXPECT_TRUE(at::equal(embedder.encoder->parameters().values(), before));
   EXPECT_DOUBLE_EQ(result.best().report.majority_accuracy, 0.75);
   EXPECT_GE(result.best().report.accuracy, 0.9);
-  EXPECT_GE(result.best().report.macro_f1, 0.87);
+  EXPECT_GE(result.best().report.macro_f1, 0.85);  // saying class 1 of all: 0.43
   EXPECT_LT(result.epochs.back().training_loss, result.epochs.front().training_loss);
 }
 
@@ -167,13 +174,13 @@ TEST_F(ClassifierTrainingTest, EndsEarlyWhenNothingGetsBetterAndStopsWhenAsked) 
 TEST_F(ClassifierTrainingTest, BalancedWeightsRaiseTheRecallOfARareClass) {
   const auto recall = [](ClassWeights weights) {
     train::Embedder embedder = make_embedder(device());
-    LabelledCells cells = make_cells(900, by_genes, 15);
+    LabelledCells cells = make_cells(1800, by_few_genes, 15);
     const Trained result = train(embedder, cells,
                                  {.label = "type", .frozen = true,
-                                  .training = {.epochs = 4, .class_weights = weights}});
+                                  .training = {.epochs = 4, .class_weights = weights, .heldout_fraction = 0.5}});
     return result.epochs.back().report.classes[0].recall;
   };
-  EXPECT_GT(recall(ClassWeights::kBalanced), recall(ClassWeights::kNone) + 0.2);
+  EXPECT_GT(recall(ClassWeights::kBalanced), recall(ClassWeights::kNone) + 0.1);  // of 60 held-out cells
 }
 
 TEST_F(ClassifierTrainingTest, ALossThatIsNotFiniteEndsTheRun) {

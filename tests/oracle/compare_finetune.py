@@ -14,6 +14,7 @@ import h5py
 import numpy
 import pandas
 import scanpy
+from scipy import sparse
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 CONFIG = """
@@ -118,7 +119,10 @@ def main():
         kinds = data.obs["cell_type"].cat.categories
         data.obs["cell_type"] = data.obs["cell_type"].cat.rename_categories({kinds[0]: 'T, "naïve"', kinds[1]: "NK/β"})
         data.obs.loc[data.obs_names[:20], "cell_type"] = None
-        data.X[40:43] = 0
+        keep = numpy.ones(data.n_obs, "float32")
+        keep[40:43] = 0
+        data.X = sparse.csr_matrix(sparse.diags(keep) @ data.X).astype("float32")
+        data.X.eliminate_zeros()
         data.write_h5ad(folder / "labelled.h5ad")
         config = folder / "config.yaml"
         config.write_text(CONFIG.format(cells=cells))
@@ -136,8 +140,11 @@ def main():
             run(program, "annotate", "--checkpoint", out, "--device", "cpu", "--out", folder / f"{mode}.h5ad", folder / "labelled.h5ad")
             annotated = check_annotated(folder / "labelled.h5ad", folder / f"{mode}.h5ad", table, classes, folder / "labelled.h5ad")
             print(f"ok   {mode}: anndata reads classes, probabilities and everything else of the input")
-        scanpy.pp.neighbors(annotated, n_neighbors=10, use_rep="scrna_cell_type_probabilities", random_state=0)
-        scanpy.tl.rank_genes_groups(annotated[annotated.obs["scrna_cell_type"].notna()].copy(), "scrna_cell_type")
+        with_class = annotated[annotated.obs["scrna_cell_type"].notna()].copy()
+        scanpy.pp.neighbors(with_class, n_neighbors=10, use_rep="scrna_cell_type_probabilities", random_state=0)
+        scanpy.pp.log1p(with_class)
+        sizes = with_class.obs["scrna_cell_type"].value_counts()
+        scanpy.tl.rank_genes_groups(with_class, "scrna_cell_type", groups=sizes.index[sizes > 1].to_list())
         annotated.write_h5ad(folder / "again.h5ad")
         again = anndata.read_h5ad(folder / "again.h5ad")
         assert again.obs["scrna_cell_type"].equals(annotated.obs["scrna_cell_type"])
