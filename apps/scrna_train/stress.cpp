@@ -147,7 +147,7 @@ void write_report(const stress::StressPlan& plan, const stress::RunnerOptions& o
                               .command = {},
                               .arms = {},
                               .failures = {},
-                              .num_planned = plan.arms.size()};
+                              .planned = {}};
   if (const fs::path record = options.out / "stress.json"; fs::exists(record)) {
     const auto json = nlohmann::ordered_json::parse(read_file(record), nullptr, false);
     if (!json.is_object() || !json.contains("machine") || !json.contains("arms"))
@@ -161,6 +161,7 @@ void write_report(const stress::StressPlan& plan, const stress::RunnerOptions& o
     }
   }
   for (const stress::Arm& arm : plan.arms) {
+    report.planned.push_back(arm.name);
     const fs::path folder = stress::folder_of(options, arm);
     if (!fs::exists(folder / "metrics.jsonl")) continue;
     report.arms.push_back(stress::arm_data(arm.name, report::read_run(folder, arm.name)));
