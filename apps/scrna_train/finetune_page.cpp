@@ -76,7 +76,7 @@ report::Page finetune_page(const finetune::FinetuneResult& result) {
       result.best.epoch, result.epochs_done, grouped(result.training_cells)));
   page.heading("Confusion matrix");
   page.figures({{"confusion", "Colour: part of the row's cells; bright is all of them. Counts are also in confusion.csv.",
-                 confusion_matrix(scores)}}, /*wide=*/true);
+                 confusion_matrix(scores)}}, report::Page::Width::kWhole);
   page.heading("Classes");
   page.table(class_table(scores));
   page.details("Settings", result.classifier.settings);
