@@ -10,6 +10,7 @@ namespace scrna::report {
 namespace {
 
 constexpr double kDefaultWindow = 100;
+constexpr std::size_t kFewestSteps = 5;  // of a median
 
 // The last `size` numbers, and their median.
 class RunningMedian {
@@ -45,7 +46,7 @@ Spike largest_spike(const RunData& run) {
   double last = std::numeric_limits<double>::quiet_NaN();  // not yet part of the median
   for (std::size_t i = 0; i < norms->values.size(); ++i) {
     const double norm = norms->values[i];
-    if (before.count() >= std::max<std::size_t>(2, size / 5) && before.median() > 0) {
+    if (before.count() >= kFewestSteps && before.median() > 0) {
       const double ratio =
           std::isfinite(norm) ? norm / before.median() : std::numeric_limits<double>::infinity();
       if (!(ratio <= spike.ratio)) spike = {ratio, static_cast<int64_t>(norms->steps[i]), norm};

@@ -1,8 +1,9 @@
 // How close a run came to diverging by its gradients: the largest gradient norm over the running median of
-// the norms before it. It is the number that monitor.explosion_factor is compared with in training
-// (lib/train/divergence.h), with the same window and the same lag of one step, so "1,000 times" means the
-// same in a report and in a run. Rejected: the largest norm by itself, which says more of the model's width
-// and its first steps than of an instability.
+// the norms before it, which is what monitor.explosion_factor is compared with in training
+// (lib/train/divergence.h), with the same window and the same lag of one step. But looked at from the first
+// steps on, where training still waits for a fifth of its window: at high learning rates the largest jumps
+// come during the warm-up. So a run may go on after a jump beyond the factor. Rejected: the largest norm by
+// itself, which says more of the model's width and its first step than of an instability.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,7 @@ struct Spike {
 };
 
 /// The largest of the run. The median is of the last monitor.explosion_window_steps (100 when the
-/// configuration does not say) applied steps up to the last but one, and is there from a fifth of them on:
-/// the very first steps of a run are not looked at.
+/// configuration does not say) applied steps up to the last but one, and is there as soon as these are five.
 Spike largest_spike(const RunData& run);
 
 }  // namespace scrna::report

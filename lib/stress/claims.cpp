@@ -173,9 +173,15 @@ Verdict gradients_jump_alone(const std::vector<ArmData>& arms) {
       "{}.{}",
       pairs, only_softmax, only_sigmoid, both, neither,
       quotients.empty() ? std::string()
-                        : fmt::format(" In the median pair softmax's largest jump is {} times sigmoid's.",
-                                      short_number(quantile(quotients, 0.5))));
-  if (only_softmax > 0)
+                        : fmt::format(" Softmax's largest jump is {} to {} times sigmoid's{}.",
+                                      short_number(*std::ranges::min_element(quotients)),
+                                      short_number(*std::ranges::max_element(quotients)),
+                                      quotients.size() < 3
+                                          ? std::string()
+                                          : fmt::format(", in the middle pair {}", short_number(quantile(quotients, 0.5)))));
+  if (only_softmax + only_sigmoid + both == 1)
+    verdict.reason += " A single pair is too little to tell.";
+  else if (only_softmax > 0)
     verdict.word = only_sigmoid > 0 || both >= only_softmax ? Word::kMixed : Word::kReproduced;
   else if (only_sigmoid + both > 0)
     verdict.word = Word::kNotReproduced;

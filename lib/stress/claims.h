@@ -52,8 +52,8 @@ struct Verdict {
 };
 
 constexpr int64_t kPaperDivergenceStep = 55600;
-/// A gradient norm so many times its running median is a jump: near a divergence, which is 1,000 times
-/// (monitor.explosion_factor). Ours, not the paper's; noise of calm runs stays below.
+/// A gradient norm so many times its running median is a jump, on the way to a divergence, which is 1,000 times
+/// (monitor.explosion_factor). Ours, not the paper's; a calm run's noise stays below.
 constexpr double kJump = 10;
 
 /// One verdict for each claim, in a fixed order.

@@ -40,11 +40,13 @@ TEST(Spike, ForgetsWhatIsOlderThanTheWindow) {
   EXPECT_EQ(largest_spike(run_of(norms, "60")).ratio, 1) << "the hundreds still count";
 }
 
-TEST(Spike, OfFewStepsOrNoneIsNoNumber) {
+TEST(Spike, IsSeenFromTheFirstStepsOnButNotWithoutAMedian) {
   EXPECT_TRUE(std::isnan(largest_spike(RunData()).ratio));
   EXPECT_TRUE(
-      std::isnan(largest_spike(run_of(std::vector<double>(21, 1.0))).ratio));  // the default of 100: a fifth
-  EXPECT_EQ(largest_spike(run_of(std::vector<double>(22, 1.0))).ratio, 1);
+      std::isnan(largest_spike(run_of({1, 1, 1, 1, 1, 99})).ratio));  // four steps and the lag before it
+  const Spike spike = largest_spike(run_of({1, 1, 1, 1, 1, 1, 99}));  // in the warm-up
+  EXPECT_EQ(spike.ratio, 99);
+  EXPECT_EQ(spike.step, 7);
 }
 
 TEST(Spike, WhatIsNotFiniteIsInfiniteAndWhatWasNotAppliedIsNotInTheMedian) {
@@ -54,11 +56,11 @@ TEST(Spike, WhatIsNotFiniteIsInfiniteAndWhatWasNotAppliedIsNotInTheMedian) {
   EXPECT_EQ(spike.ratio, kInfinity);
   EXPECT_EQ(spike.step, 11);
 
-  RunData run = run_of({1, 1, 1, 8, 8, 8, 8, 1, 4}, "5");
+  RunData run = run_of({1, 1, 1, 1, 1, 1, 8, 8, 8, 8, 8, 1, 4}, "5");
   EXPECT_EQ(largest_spike(run).ratio, 8);
   run.curves["applied"] = run.curves["grad_norm"];
-  run.curves["applied"].values = {1, 1, 1, 0, 0, 0, 0, 1, 1};
-  EXPECT_EQ(largest_spike(run).step, 4);
+  run.curves["applied"].values = {1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1};
+  EXPECT_EQ(largest_spike(run).step, 7);
   run.curves["grad_norm"].values.back() = 16;  // over 1, since the eights never counted
   EXPECT_EQ(largest_spike(run).ratio, 16);
 }
