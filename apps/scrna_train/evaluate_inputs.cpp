@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 fs::path canonical_path(const fs::path& path) {
   std::error_code problem;
-  fs::path out = fs::weakly_canonical(path, problem);
+  fs::path out = fs::weakly_canonical(fs::absolute(path), problem);
   return problem ? path : out;
 }
 

@@ -74,7 +74,7 @@ class Evaluate : public testing::Test {
   [[nodiscard]] std::string train(const std::string& name, int seed) const {
     const std::string run = (folder_ / name).string(), config = (folder_ / (name + ".yaml")).string();
     write_file_atomically(config, test::small_model_config(cells_) + "run: {dir: " + run + "}\ntrain: {steps: 3, global_batch_cells: 8, "
-                                      "device: cpu, seed: " + std::to_string(seed) + "}\nheldout: {every_steps: 0}\n");
+                                      "device: cpu, seed: " + std::to_string(seed) + "}\noptim: {warmup_steps: 1}\nheldout: {every_steps: 0}\n");
     const auto result = scrna_train({"train", "--config", config});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     return run;
