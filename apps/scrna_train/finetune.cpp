@@ -80,7 +80,7 @@ void add_finetune(Program& program) {
       "(the default) or on top of it as it is (--frozen). Part of the labelled cells is held out; the epoch with the best "
       "macro F1 there is kept. Writes a folder that annotate takes, and that embed, evaluate and export take as any other.",
       {{"scrna-train finetune --checkpoint runs/first --label cell_type --frozen --out runs/types cells.h5ad",
-        "the head alone: minutes on a CPU; then: scrna-train annotate --checkpoint runs/types ..."},
+        "the head alone, quick on a CPU; then: scrna-train annotate --checkpoint runs/types ..."},
        {"scrna-train finetune --checkpoint runs/first --label cell_type --split-by donor --out runs/types 'atlas/*.h5ad'",
         "all weights; whole donors held out, so that the scores hold for new ones"},
        {"scrna-train finetune --checkpoint runs/first --label cell_type --ignore-label unlabelled --drop-rare-classes "

@@ -22,7 +22,7 @@ Svg confusion_matrix(const ClassificationReport& report) {
   const std::size_t count = report.classes.size();
   std::size_t longest = 0;
   for (const auto& scores : report.classes) longest = std::max(longest, scores.name.size());
-  const double left = std::min(220.0, 6.6 * static_cast<double>(longest) + 8);
+  const double left = std::min(260.0, 7.4 * static_cast<double>(longest + 3) + 8);
   const double cell = std::clamp(460.0 / static_cast<double>(count), 14.0, 46.0);
   const double size = cell * static_cast<double>(count);
   Svg svg(left + size + 8, kTop + size + 8);

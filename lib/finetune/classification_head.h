@@ -1,6 +1,6 @@
 // The classification head: a linear map from a cell's embedding, standardised by mean and deviation of the training
 // cells, to one number for each class, and its cross-entropy. Linear, because what a cell is should be in the embedding;
-// standardised, because what tells cells apart is small beside what all embeddings share. The standardisation is
+// standardised, so that one learning rate fits columns of any scale and models of any kind. The standardisation is
 // measured once, before the first step, and is part of the head from then on. Gradients are closed forms
 // (tests/finetune/classification_head_test.cpp compares them with autograd in fp64); the pooling before the head is
 // embed's, eval::pool_cells().

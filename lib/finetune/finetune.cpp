@@ -39,12 +39,12 @@ void tell_labels(const Labelling& labelling, const LabelledCells& cells, const S
   left_out(labelling.ignored, fmt::format("--ignore-label {}", fmt::join(config.ignored_labels, ", ")));
   left_out(labelling.without_group, fmt::format("no '{}'", config.split_by));
   left_out(cells.without_genes, "fewer genes of the vocabulary than data.min_genes");
-  left_out(split.rare_cells, fmt::format("their classes have fewer than 2 in a part: {}", fmt::join(split.rare_classes, ", ")));
+  left_out(split.rare_cells, fmt::format("their classes have fewer than 2 in a part: {}", first_of(split.rare_classes)));
   log::info("[finetune] {} classes of '{}': {} cells to train on, {} held out{}; {:.1f} MB of tokens in memory",
             cells.classes.size(), config.label, grouped(std::ssize(split.training)), grouped(std::ssize(split.heldout)),
             split.held_groups.empty()
                 ? ""
-                : fmt::format(" ({} {})", config.split_by, fmt::join(split.held_groups, ", ")),
+                : fmt::format(" ({} {})", config.split_by, first_of(split.held_groups)),
             static_cast<double>(cells.tokens.tokens.size()) * 4e-6);
 }
 

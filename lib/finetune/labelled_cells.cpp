@@ -110,6 +110,12 @@ void drop_classes(LabelledCells& cells, Split& split, const std::vector<bool>& i
 
 }  // namespace
 
+std::string first_of(const std::vector<std::string>& names) {
+  constexpr std::size_t kMost = 8;
+  if (names.size() <= kMost) return fmt::format("{}", fmt::join(names, ", "));
+  return fmt::format("{} and {} more", fmt::join(names.begin(), names.begin() + kMost, ", "), names.size() - kMost);
+}
+
 Labelling read_labels(const FinetuneConfig& config) {
   Labelling labelling;
   std::vector<std::vector<std::string>> labels, groups;  // [files][cells]
@@ -223,14 +229,14 @@ Split split_cells(LabelledCells& cells, const Labelling& labelling, const Finetu
     throw DataError(
         "obs column '{}': {} of {} classes have fewer than {} cells in one of the two parts: {}; leave them out with "
         "--drop-rare-classes, or {}",
-        config.label, split.rare_classes.size(), cells.classes.size(), kLeastCells, fmt::join(split.rare_classes, ", "),
+        config.label, split.rare_classes.size(), cells.classes.size(), kLeastCells, first_of(split.rare_classes),
         config.split_by.empty() ? "merge them with others"
                                 : "hold out other groups (--seed, --heldout-fraction, another --split-by)");
   }
   drop_classes(cells, split, is_rare);
   if (cells.classes.size() < 2) {
     throw DataError("obs column '{}': without the classes that have too few cells, {}, fewer than two are left",
-                    config.label, fmt::join(split.rare_classes, ", "));
+                    config.label, first_of(split.rare_classes));
   }
   return split;
 }

@@ -74,4 +74,7 @@ struct Split {
 /// when there are fewer than two groups.
 Split split_cells(LabelledCells& cells, const Labelling& labelling, const FinetuneConfig& config);
 
+/// At most eight of them, for messages: "a, b, c and 12 more".
+std::string first_of(const std::vector<std::string>& names);
+
 }  // namespace scrna::finetune

@@ -166,6 +166,10 @@ RunState parse_state(const checkpoint::Contents& contents, const std::filesystem
   const std::filesystem::path path = folder / "state.json";
   const Json json = Json::parse(contents.state, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) throw CheckpointError("{}: not a JSON object; the checkpoint is damaged", path.string());
+  if (json.contains("finetuned_from")) {
+    throw CheckpointError("{}: was made by scrna-train finetune, which cannot be resumed; a run can begin with its weights "
+                          "(train.initial_weights: {})", path.string(), folder.string());
+  }
   const auto version = required<int64_t>(json, "format_version", path);
   if (version < 1 || version > kFormatVersion) {
     throw CheckpointError("{}: format version {}, but this program reads up to version {}", path.string(), version,

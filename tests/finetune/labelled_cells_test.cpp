@@ -139,6 +139,13 @@ TEST(SplitCells, RareClassesAreAnErrorOrLeftOutAndNamed) {
   EXPECT_CONTAINS(test::message_of<DataError>([&] { split_cells(few, {}, config); }), "fewer than two are left");
 }
 
+TEST(SplitCells, MessagesNameEightOfMany) {
+  std::vector<std::string> names(8, "x");
+  EXPECT_EQ(first_of(names), "x, x, x, x, x, x, x, x");
+  names.insert(names.end(), 12, "y");
+  EXPECT_EQ(first_of(names), "x, x, x, x, x, x, x, x and 12 more");
+}
+
 TEST(SplitCells, GroupsAreHeldOutWhole) {
   LabelledCells cells = cells_of({100, 50}, 5);
   const Labelling labelling{.groups = {"d0", "d1", "d2", "d3", "d4"}};
