@@ -81,8 +81,11 @@ train() {
   "$program" stress "${words[@]}" "$@"
 }
 
-# last_loss RUN: the held-out loss that the run ended with.
-last_loss() { sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+# last_loss RUN: the held-out loss that the run ended with; nothing when it diverged or did not begin.
+last_loss() {
+  [ -f "$1/metrics.jsonl" ] && [ ! -d "$1/divergence" ] || return 0
+  sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1
+}
 
 # Sets best_rate and writes OUT/rates.tsv.
 try_rates() {
@@ -131,7 +134,7 @@ evaluate() {
   for model in "${models[@]}"; do
     runs=
     for run in "$out/runs/$model"-*/; do
-      [ -d "$run/checkpoints" ] || stop 4 "$run holds no checkpoint: that run did not end (${run%/}.log); its twins are not comparable"
+      [ -e "$run/checkpoints/latest" ] || stop 4 "$run holds no checkpoint: that run did not end (${run%/}.log); its twins are not comparable"
       runs+=",${run%/}"
     done
     words+=(--group "$model=${runs:1}")
