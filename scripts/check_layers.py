@@ -26,12 +26,13 @@ MAY_USE = {
 MAY_USE["lib/report"] = {"lib/core", "lib/config"}
 MAY_USE["lib/eval"] = set(MAY_USE)
 MAY_USE["lib/train"] = set(MAY_USE)
+MAY_USE["lib/finetune"] = set(MAY_USE)
 MAY_USE["lib/stress"] = set(MAY_USE)
 MAY_USE["lib/bench"] = set(MAY_USE)
 MAY_USE["apps"] = set(MAY_USE)
 
 # Header prefix -> where it may be included: folders, or single files.
-TORCH = {"lib/ops", "lib/model", "lib/dist", "lib/optim", "lib/checkpoint", "lib/eval", "lib/train", "lib/stress", "lib/bench", "apps"}
+TORCH = {"lib/ops", "lib/model", "lib/dist", "lib/optim", "lib/checkpoint", "lib/eval", "lib/train", "lib/finetune", "lib/stress", "lib/bench", "apps"}
 FENCES = {
     "torch/csrc/distributed/": {"lib/dist"},
     "torch/": TORCH,

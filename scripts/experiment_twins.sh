@@ -7,7 +7,8 @@
 #                metrics.csv, groups.csv ...). The same command again goes on where it was interrupted.
 # Options:
 #   --program FILE    the scrna-train to use; default: build/release/bin/scrna-train
-#   --jobs N          runs side by side on the GPU, or on the CPU; default 1
+#   --jobs N          runs side by side on each GPU, or on the CPU; default 1
+#   --gpus 0,1,...    GPUs to train on, by number; default: the first, or the CPU
 #   --steps N         training steps instead of the configuration's
 #   --rates A,B,...   first tries these learning rates, 600 steps of each twin with one seed (OUT/rates), and takes the one
 #                     with the lowest held-out loss, mean of the twins; without it the configuration's
@@ -25,20 +26,21 @@ evaluation_files=(human_pbmc3k mouse_oligodendrocytes_marques)
 models=(sigmoid softmax)
 
 read_options() {
-  program="$root/build/release/bin/scrna-train" jobs=1 steps='' rates='' maskings=15 quick=no
+  program="$root/build/release/bin/scrna-train" jobs=1 gpus='' steps='' rates='' maskings=15 quick=no
   settings=()
   local -a places=()
   while [ $# -gt 0 ]; do
     case "$1" in
       --help | -h) print_help; exit 0 ;;
       --quick) quick=yes; shift; continue ;;
-      --program | --jobs | --steps | --rates | --maskings | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
+      --program | --jobs | --gpus | --steps | --rates | --maskings | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
       -*) stop 2 "unknown option $1; see --help" ;;
       *) places+=("$1"); shift; continue ;;
     esac
     case "$1" in
       --program) program="$2" ;;
       --jobs) jobs="$2" ;;
+      --gpus) gpus="$2" ;;
       --steps) steps="$2" ;;
       --rates) rates="$2" ;;
       --maskings) maskings="$2" ;;
@@ -76,6 +78,7 @@ train() {
     words+=(--set model.num_layers=2 --set model.width=64 --set model.num_heads=2 --set model.feed_forward_width=128
       --set tokenizer.max_tokens=128 --set train.global_batch_cells=8 --set data.heldout_cells=100 --set data.num_workers=1)
   fi
+  [ -z "$gpus" ] || words+=(--gpus "$gpus")
   [ -z "$length" ] || words+=(--steps "$length")
   for setting in "${settings[@]}"; do words+=(--set "$setting"); done
   "$program" stress "${words[@]}" "$@"

@@ -26,6 +26,9 @@ void add_inspect(Program& program);
 void add_synthesize(Program& program);
 void add_cache(Program& program);
 void add_embed(Program& program);
+/// A classification head on a trained model, and the classes of cells by it.
+void add_finetune(Program& program);
+void add_annotate(Program& program);
 void add_export(Program& program);
 void add_evaluate(Program& program);
 /// The group `bench` and everything below it.

@@ -3,12 +3,12 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/fields.h"
+#include "apps/scrna_train/output_files.h"
 #include "apps/scrna_train/wait_policy.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
@@ -30,45 +30,17 @@ struct EmbedCommand {
 };
 
 std::vector<data::EmbeddingTarget> targets_of(const EmbedCommand& command) {
-  if (command.files.empty()) {
-    throw ConfigError(
-        "no input; name one or more .h5ad files, for example: scrna-train embed --checkpoint RUN "
-        "--out cells.scrna.h5ad cells.h5ad");
-  }
-  const std::vector<fs::path> inputs = data::resolve_files(command.files);
-  if (command.out.empty() == command.out_dir.empty()) {
-    throw ConfigError(
-        "expected one of --out FILE.h5ad (for one input) and --out-dir FOLDER (for any number), got {}",
-        command.out.empty() ? "neither" : "both");
-  }
-  if (!command.out.empty() && inputs.size() != 1) {
-    throw ConfigError("--out {}: one output for {} inputs; use --out-dir FOLDER", command.out, inputs.size());
-  }
   std::vector<data::EmbeddingTarget> targets;
-  std::set<fs::path> outputs;
-  for (const fs::path& input : inputs) {
-    fs::path output = command.out;
-    if (command.out.empty()) output = fs::path(command.out_dir) / (input.stem().string() + ".h5ad");
-    if (!outputs.insert(output).second) {
-      throw ConfigError("--out-dir {}: two inputs would be written to {}; embed them into different folders",
-                        command.out_dir, output.string());
-    }
-    targets.push_back({.input = input, .output = output, .key = command.key, .beside = command.beside});
-  }
+  for (const CopiedFile& file :
+       copied_files(command.files, command.out, command.out_dir, "embed",
+                    "scrna-train embed --checkpoint RUN --out cells.scrna.h5ad cells.h5ad"))
+    targets.push_back({.input = file.input, .output = file.output, .key = command.key, .beside = command.beside});
   return targets;
 }
 
 // Before the model is read: what would go wrong after hours.
 void check_targets(const EmbedCommand& command, const std::vector<data::EmbeddingTarget>& targets) {
-  if (!command.out_dir.empty()) {
-    std::error_code problem;
-    fs::create_directories(command.out_dir, problem);
-    if (problem) throw DataError("--out-dir {}: cannot create it: {}", command.out_dir, problem.message());
-  }
   for (const data::EmbeddingTarget& target : targets) {
-    if (fs::is_directory(target.output)) {
-      throw ConfigError("--out {}: is a folder; name a file, or use --out-dir", target.output.string());
-    }
     data::check_embedding_target(target);
     if (command.force || !fs::exists(target.output)) continue;
     if (!data::read_settings(target.output, target.key)) {

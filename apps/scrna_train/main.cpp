@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
     add_report(program);
     add_stress(program);
     add_embed(program);
+    add_finetune(program);
+    add_annotate(program);
     add_export(program);
     add_bench(program);
     if (!parse(program, argc, argv)) return 0;

@@ -34,6 +34,7 @@ struct StressCommand {
   stress::StressOverrides overrides;
   std::string gpus;
   int64_t jobs_per_gpu = 1;
+  double minutes = 0;
   double tflops = 0;
   int64_t vocabulary_size = 43804;
   bool only_plan = false, only_report = false;
@@ -147,7 +148,7 @@ void write_report(const stress::StressPlan& plan, const stress::RunnerOptions& o
                               .command = {},
                               .arms = {},
                               .failures = {},
-                              .num_planned = plan.arms.size()};
+                              .planned = {}};
   if (const fs::path record = options.out / "stress.json"; fs::exists(record)) {
     const auto json = nlohmann::ordered_json::parse(read_file(record), nullptr, false);
     if (!json.is_object() || !json.contains("machine") || !json.contains("arms"))
@@ -160,11 +161,8 @@ void write_report(const stress::StressPlan& plan, const stress::RunnerOptions& o
         report.failures.emplace_back(arm.value("name", ""), failure);
     }
   }
-  for (const stress::Arm& arm : plan.arms) {
-    const fs::path folder = stress::folder_of(options, arm);
-    if (!fs::exists(folder / "metrics.jsonl")) continue;
-    report.arms.push_back(stress::arm_data(arm.name, report::read_run(folder, arm.name)));
-  }
+  for (const stress::Arm& arm : plan.arms) report.planned.push_back(arm.name);
+  report.arms = stress::read_arms(plan, options);
   stress_report(report).write(page);
 }
 
@@ -175,7 +173,8 @@ ExitCode stress_command(const StressCommand& command) {
   const stress::RunnerOptions options{.program = fs::read_symlink("/proc/self/exe"),
                                       .out = command.out,
                                       .gpus = numbers_of(command.gpus),
-                                      .jobs_per_gpu = command.jobs_per_gpu};
+                                      .jobs_per_gpu = command.jobs_per_gpu,
+                                      .seconds = command.minutes * 60};
   const fs::path page = fs::absolute(options.out / "report.html").lexically_normal();
   if (command.only_report) {
     write_report(plan, options, page);
@@ -185,6 +184,8 @@ ExitCode stress_command(const StressCommand& command) {
   install_stop_signal_handlers();
   fs::create_directories(options.out);
   share_vocabulary(plan, options.out);
+  // At once, so that the report of a table that was cut off knows its machine, too.
+  write_record(plan, command, std::vector<stress::ArmResult>(plan.arms.size()), options.out / "stress.json");
   const std::vector<stress::ArmResult> results = stress::run_arms(plan, options);
   write_record(plan, command, results, options.out / "stress.json");
   write_report(plan, options, page);
@@ -193,6 +194,9 @@ ExitCode stress_command(const StressCommand& command) {
   };
   print(fmt::format("\n{} arms finished, {} diverged, {} failed\n  {}\n", count(stress::ArmState::kFinished),
                     count(stress::ArmState::kDiverged), count(stress::ArmState::kFailed), page.string()));
+  if (const auto num_waiting = count(stress::ArmState::kWaiting); num_waiting > 0)
+    print(fmt::format("  {} arms were not begun within {:g} minutes; the same command goes on\n", num_waiting,
+                      command.minutes));
   if (stop_signal() != 0) {
     print("  stopped by a signal; the same command goes on\n");
     return ExitCode::kSavedAfterSignal;
@@ -228,7 +232,9 @@ void add_stress(Program& program) {
         "eight arms at a time on four GPUs"},
        {"scrna-train stress --config configs/stress/proxy.yaml --set data.files=cells.h5ad --steps 200 "
         "--axis 'model.width=[256]' --variant unclipped",
-        "a part of the table, shortened"}},
+        "a part of the table, shortened"},
+       {"scrna-train stress --config configs/stress/proxy.yaml --set data.files=cells.h5ad --minutes 50",
+        "as many arms as begin within 50 minutes, for a job of an hour; again for the rest"}},
       [command] { return stress_command(*command); });
   app.add_option("--config", command->config, "the table, YAML (configs/stress/README.md)")
       ->required()
@@ -258,6 +264,12 @@ void add_stress(Program& program) {
   app.add_option("--jobs-per-gpu", command->jobs_per_gpu, "arms side by side on each GPU (or on the CPU)")
       ->type_name("N")
       ->default_str("1")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--minutes", command->minutes,
+                 "begin no further arm after so many minutes; those that run go on to their end, the report "
+                 "says which are "
+                 "missing, and the same command goes on with them")
+      ->type_name("M")
       ->check(CLI::PositiveNumber);
   app.add_option("--tflops", command->tflops,
                  "TFLOP/s of the model that a GPU is taken to reach, for the cost that is printed; default: "

@@ -48,7 +48,8 @@ int64_t predicted_bytes(const train::TrainConfig& config, const model::Encoder& 
                              .recompute = config.train.recompute,
                              .tokens = largest.num_tokens(),
                              .masked_tokens = largest.num_masked(),
-                             .cells = largest.num_cells()})
+                             .cells = largest.num_cells(),
+                             .is_monitored = config.monitor.every_steps > 0})
       .total_bytes();
 }
 

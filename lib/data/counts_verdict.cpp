@@ -10,7 +10,7 @@ namespace scrna::data {
 namespace {
 
 constexpr int64_t kNumBlocks = 8;
-constexpr int64_t kCellsPerBlock = 256;
+constexpr int64_t kCellsPerBlock = 64;
 
 bool is_named_like_counts(const std::string& name) {
   std::string lower = name;

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <mutex>
 
-#include <unistd.h>
-
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/data/anndata.h"
+#include "lib/data/h5ad_copy.h"
 #include "lib/data/hdf5.h"
 #include "lib/data/hdf5_write.h"
 
@@ -18,13 +17,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kRowsPerWrite = 4096;
 constexpr int kGzipLevel = 4;  // of the names of cells; floating-point embeddings hardly shrink
-
-h5::Handle dict_of(const h5::Handle& root, const std::string& name) {
-  if (h5::has_member(root, name)) return h5::open_group(root, name);
-  h5::Handle group = h5::create_group(root, name);
-  h5::set_encoding(group, "dict", "0.1.0");
-  return group;
-}
 
 void write_record(const h5::Handle& root, const std::string& name, const EmbeddingRecord& record) {
   const h5::Handle uns = dict_of(root, "uns");
@@ -56,19 +48,6 @@ void write_frame(const h5::Handle& root, const std::vector<std::string>& names) 
   for (const char* name : {"layers", "obsm", "obsp", "uns", "varm", "varp"}) dict_of(root, name);
 }
 
-void copy_contents(const fs::path& from, const fs::path& to, const fs::path& final_name) {
-  std::error_code problem;
-  fs::copy_file(from, to, fs::copy_options::overwrite_existing, problem);
-  if (problem) {
-    throw DataError(
-        "{}: cannot copy {} there: {}; free some space, choose another folder, or write only the "
-        "embeddings (--beside)",
-        final_name.string(), from.string(), problem.message());
-  }
-  // A read-only input must not make a read-only copy.
-  fs::permissions(to, fs::perms::owner_read | fs::perms::owner_write, fs::perm_options::add, problem);
-}
-
 }  // namespace
 
 std::string record_name(const std::string& key) { return key.starts_with("X_") ? key.substr(2) : key; }
@@ -80,18 +59,7 @@ void check_embedding_target(const EmbeddingTarget& target) {
     throw ConfigError("--key: '{}' cannot name an entry of obsm; expected a name such as X_scrna",
                       target.key);
   }
-  std::error_code problem;
-  if (fs::equivalent(target.input, target.output, problem)) {
-    throw ConfigError("{}: is the input itself; name another output file", target.output.string());
-  }
-  const fs::path folder = target.output.has_parent_path() ? target.output.parent_path() : fs::path(".");
-  if (!fs::is_directory(folder, problem)) {
-    throw DataError("{}: there is no folder '{}'; make it with: mkdir -p {}", target.output.string(),
-                    folder.string(), folder.string());
-  }
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
-    throw DataError("{}: the folder '{}' cannot be written", target.output.string(), folder.string());
-  }
+  check_output_place(target.input, target.output);
   if (target.beside) return;
   const std::scoped_lock lock(h5::hdf5_mutex());
   const h5::Group root = h5::open_file(target.input);
@@ -130,7 +98,8 @@ void write_embeddings(const EmbeddingTarget& target, int64_t num_cells, int64_t 
     }
   }
   AtomicFile file(target.output);
-  if (!target.beside) copy_contents(target.input, file.temporary_path(), target.output);
+  if (!target.beside)
+    copy_contents(target.input, file.temporary_path(), target.output, ", or write only the embeddings (--beside)");
   const std::scoped_lock lock(h5::hdf5_mutex());
   h5::Handle root = target.beside ? h5::create_file(file.temporary_path())
                                   : h5::open_file_for_writing(file.temporary_path());

@@ -160,6 +160,11 @@ void set_attribute(const Handle& object, const std::string& name, const std::vec
 void set_attribute(const Handle& object, const std::string& name, const std::vector<int64_t>& values) {
   write_attribute(object, name, H5T_NATIVE_INT64, line_space(values.size()), values.data());
 }
+void remove_attribute(const Handle& object, const std::string& name) {
+  const htri_t found = H5Aexists(object.get(), name.c_str());
+  checked_status(found, where(object, name));
+  if (found > 0) checked_status(H5Adelete(object.get(), name.c_str()), where(object, name));
+}
 void set_bool_attribute(const Handle& object, const std::string& name, bool value) {
   const Handle type = bool_type();
   const int8_t byte = value ? 1 : 0;

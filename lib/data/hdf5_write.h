@@ -31,6 +31,8 @@ void set_encoding(const Handle& object, const std::string& type, const std::stri
 void set_attribute(const Handle& object, const std::string& name, const std::string& text);
 void set_attribute(const Handle& object, const std::string& name, const std::vector<std::string>& texts);
 void set_attribute(const Handle& object, const std::string& name, const std::vector<int64_t>& values);
+/// Of an object that may have it or not.
+void remove_attribute(const Handle& object, const std::string& name);
 /// As h5py writes a bool.
 void set_bool_attribute(const Handle& object, const std::string& name,
                         bool value);  // no overload: texts convert to bool

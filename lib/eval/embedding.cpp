@@ -13,7 +13,6 @@
 #include <ATen/ops/mean.h>
 
 #include "lib/core/error.h"
-#include "lib/core/micro_batch.h"
 #include "lib/data/pack_plan.h"
 #include "lib/model/token_tensors.h"
 
@@ -39,12 +38,12 @@ PackedWindow plan(const data::TokenizedCells& cells, int64_t tokens_per_pack) {
   return window;
 }
 
-PackedMicroBatch pack_cells(const data::TokenizedCells& cells, const PackedWindow& window,
-                            const std::vector<int32_t>& members) {
+}  // namespace
+
+PackedMicroBatch pack_of(const data::TokenizedCells& cells, std::span<const int64_t> members) {
   PackedMicroBatch pack;
   pack.cu_seqlens.push_back(0);
-  for (const int32_t member : members) {
-    const int64_t cell = window.cells[static_cast<std::size_t>(member)];
+  for (const int64_t cell : members) {
     const std::span<const int32_t> tokens = cells.tokens_of(cell);
     pack.tokens.insert(pack.tokens.end(), tokens.begin(), tokens.end());
     for (int32_t rank = 0; rank < std::ssize(tokens); ++rank) pack.ranks.push_back(rank);
@@ -54,8 +53,6 @@ PackedMicroBatch pack_cells(const data::TokenizedCells& cells, const PackedWindo
   }
   return pack;
 }
-
-}  // namespace
 
 int64_t resolve_layer(int64_t layer, int64_t num_layers) {
   const int64_t resolved = layer < 0 ? num_layers + 1 + layer : layer;
@@ -99,13 +96,14 @@ at::Tensor embed_cells(const model::Encoder& encoder, const data::TokenizedCells
   std::vector<int64_t> cell_of_row;
   for (const std::vector<int32_t>& members : window.packs) {
     if (keep_going && !keep_going(std::ssize(cell_of_row))) return {};
-    const model::TokenTensors input = model::to_device(pack_cells(cells, window, members), encoder.device());
+    std::vector<int64_t> of_window;
+    for (const int32_t member : members) of_window.push_back(window.cells[static_cast<std::size_t>(member)]);
+    const model::TokenTensors input = model::to_device(pack_of(cells, of_window), encoder.device());
     model::ForwardContext context{.training = false};
     const at::Tensor hidden = encoder.hidden_states_after(options.num_blocks, input, context);
     pooled.narrow(0, std::ssize(cell_of_row), std::ssize(members))
         .copy_(pool_cells(hidden, input.cu_seqlens_host, options));
-    for (const int32_t member : members)
-      cell_of_row.push_back(window.cells[static_cast<std::size_t>(member)]);
+    cell_of_row.insert(cell_of_row.end(), of_window.begin(), of_window.end());
   }
   const at::Tensor host = pooled.to(at::kCPU);  // waits for the GPU
   at::Tensor rows = at::full({cells.num_cells(), width}, std::numeric_limits<float>::quiet_NaN(), at::kFloat);

@@ -12,11 +12,13 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
 
+#include "lib/core/micro_batch.h"
 #include "lib/data/cell_tokens.h"
 #include "lib/model/encoder.h"
 
@@ -55,6 +57,9 @@ int64_t resolve_layer(int64_t layer, int64_t num_layers);
 /// [B+1] int32 in host memory. The host does not wait.
 at::Tensor pool_cells(const at::Tensor& hidden_TD, const at::Tensor& cu_seqlens_host,
                       const EmbeddingOptions& options);
+
+/// These cells of the window (each with tokens) as one pack without masks; cell_ids are their rows in the file.
+PackedMicroBatch pack_of(const data::TokenizedCells& cells, std::span<const int64_t> members);
 
 /// Called between packs with the number of cells done since the call began; false: stop.
 using KeepGoing = std::function<bool(int64_t cells_done)>;

@@ -207,11 +207,33 @@ void TrainingPass::backward() {
   torch::autograd::backward({masked_MD_}, {d_masked_MD_});
   masked_MD_.reset();
   d_masked_MD_.reset();
-  const at::Tensor d_embedding = embedding_TD_.grad();
-  ops::add_embedding_gradient(encoder_->gene_embedding_.grad(), input_.tokens, d_embedding,
-                              embedding_dropout_);
-  ops::add_embedding_gradient(encoder_->rank_embedding_.grad(), input_.ranks, d_embedding,
-                              embedding_dropout_);
+  encoder_->add_embedding_gradients(input_, embedding_TD_.grad(), embedding_dropout_);
+  embedding_TD_.reset();
+}
+
+void Encoder::add_embedding_gradients(const TokenTensors& input, const at::Tensor& d_embedding_TD,
+                                      const std::optional<ops::CellDropout>& dropout) const {
+  ops::add_embedding_gradient(gene_embedding_.grad(), input.tokens, d_embedding_TD, dropout);
+  ops::add_embedding_gradient(rank_embedding_.grad(), input.ranks, d_embedding_TD, dropout);
+}
+
+HiddenPass Encoder::hidden_for_training(const TokenTensors& input, ForwardContext& context) const {
+  const at::AutoGradMode recorded(true);  // also when the caller's code records nothing
+  HiddenPass pass;
+  pass.encoder_ = this;
+  pass.input_ = input;
+  pass.embedding_dropout_ = dropout_at(config_.num_layers, 0, input, config_, context);
+  pass.embedding_TD_ = embed(input, pass.embedding_dropout_).requires_grad_();
+  pass.hidden_TD_ = hidden_after_blocks(pass.embedding_TD_, input, context);
+  return pass;
+}
+
+at::Tensor HiddenPass::hidden() const { return hidden_TD_.detach(); }
+
+void HiddenPass::backward(const at::Tensor& d_hidden) {
+  torch::autograd::backward({hidden_TD_}, {d_hidden});
+  hidden_TD_.reset();
+  encoder_->add_embedding_gradients(input_, embedding_TD_.grad(), embedding_dropout_);
   embedding_TD_.reset();
 }
 

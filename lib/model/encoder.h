@@ -45,6 +45,25 @@ class TrainingPass {
   at::Tensor loss_sum_;
 };
 
+/// A recorded forward pass up to the tokens of the last layer, for a loss that is not the masked-gene one: a
+/// classification head (lib/finetune). As above, the encoder and its weights must stay until backward() has run.
+class HiddenPass {
+ public:
+  /// [T, D] of the compute type, after the final LayerNorm; no part of a graph.
+  [[nodiscard]] at::Tensor hidden() const;
+  /// d_hidden [T, D] of the same type: the gradient of the loss. Adds that of every parameter but the output head's
+  /// to the encoder's. To be called once.
+  void backward(const at::Tensor& d_hidden);
+
+ private:
+  friend class Encoder;
+  const Encoder* encoder_ = nullptr;
+  TokenTensors input_;
+  std::optional<ops::CellDropout> embedding_dropout_;
+  at::Tensor embedding_TD_;  // leaf that the blocks' backward pass ends at
+  at::Tensor hidden_TD_;
+};
+
 /// When the gradient of a parameter has received its last contribution of a micro-batch.
 enum class GradientMoment {
   kForward,   // when forward_for_training() returns: the output head's, made while its logits exist
@@ -80,6 +99,10 @@ class Encoder {
   [[nodiscard]] TrainingPass forward_for_training(const TokenTensors& input, double scale,
                                                   ForwardContext& context);
 
+  /// The tokens of the last layer, recorded, without the output head. Nothing waits for a GPU. Throws as
+  /// hidden_states().
+  [[nodiscard]] HiddenPass hidden_for_training(const TokenTensors& input, ForwardContext& context) const;
+
   /// After values changed without ops::adamw_update, call refresh_compute_values() on it.
   [[nodiscard]] ops::ParameterSet& parameters() { return *parameters_; }
   [[nodiscard]] const ops::ParameterSet& parameters() const { return *parameters_; }
@@ -96,6 +119,9 @@ class Encoder {
 
  private:
   friend class TrainingPass;
+  friend class HiddenPass;
+  void add_embedding_gradients(const TokenTensors& input, const at::Tensor& d_embedding_TD,
+                               const std::optional<ops::CellDropout>& dropout) const;
   [[nodiscard]] at::Tensor embed(const TokenTensors& input,
                                  const std::optional<ops::CellDropout>& dropout) const;
   [[nodiscard]] at::Tensor hidden_after_blocks(const at::Tensor& embedding, const TokenTensors& input,

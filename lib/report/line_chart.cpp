@@ -107,6 +107,7 @@ Svg draw(const LineChart& chart) {
   double label_width = 0;
   for (const Series& series : chart.series) {
     xs.push_back(series.x), ys.push_back(series.y);
+    ys.push_back(series.low), ys.push_back(series.high);
     label_width = std::max(label_width, width_of(series.label));
   }
   std::vector<double> references;
@@ -134,9 +135,18 @@ Svg draw(const LineChart& chart) {
   }
   std::vector<Label> labels;
   for (const Series& whole : chart.series) {
-    const Series series = thinned(whole, static_cast<int>(right - left));
-    const std::string css =
-        fmt::format("s{}{}{}", whole.colour % kNumColours, whole.style.empty() ? "" : " ", whole.style);
+    const auto pixels = static_cast<int>(right - left);
+    const Series series = thinned(whole, chart.columns > 0 ? std::min(chart.columns, pixels) : pixels);
+    const std::string colour = colour_class(whole.colour);
+    const std::string css = colour + (whole.style.empty() ? "" : " ") + whole.style;
+    if (whole.low.size() == whole.x.size() && whole.high.size() == whole.x.size()) {
+      std::vector<std::pair<double, double>> low, high;
+      for (std::size_t i = 0; i < whole.x.size(); ++i) {
+        low.emplace_back(x(whole.x[i]), y.clamped(whole.low[i]));
+        high.emplace_back(x(whole.x[i]), y.clamped(whole.high[i]));
+      }
+      svg.band(low, high, colour);
+    }
     std::vector<std::pair<double, double>> points;
     for (std::size_t i = 0; i < series.x.size(); ++i)
       points.emplace_back(x(series.x[i]), y.clamped(series.y[i]));
@@ -154,14 +164,12 @@ Svg draw(const LineChart& chart) {
                                    [](const auto& point) { return std::isfinite(point.second); });
     if (last == points.rend()) continue;
     if (whole.ends_in_cross)
-      svg.cross(last->first, last->second, fmt::format("s{}", whole.colour % kNumColours),
-                tooltip + ": diverged");
+      svg.cross(last->first, last->second, colour, tooltip + ": diverged");
     if (!whole.label.empty()) labels.push_back({last->second, &whole});
   }
   spread(labels, top + 2, bottom - 2);
   for (const Label& label : labels) {
-    svg.text(right + 8, label.y + 4, label.series->label,
-             fmt::format("s{}", label.series->colour % kNumColours));
+    svg.text(right + 8, label.y + 4, label.series->label, colour_class(label.series->colour));
   }
   return svg;
 }

@@ -14,8 +14,9 @@ namespace scrna::report {
 struct Series {
   std::string label;  // at its right end; empty: none
   int colour = 0;
-  std::vector<double> x, y;  // of one length; a y that is not finite is a gap
-  std::string style;         // "", "thin", "faint", "dashed"
+  std::vector<double> x, y;                 // of one length; a y that is not finite is a gap
+  std::vector<double> low = {}, high = {};  // a band around it, of the same length; empty: none
+  std::string style;                        // "", "thin", "faint", "dashed", "dotted"
   bool ends_in_cross = false;
   bool has_dots = false;  // for few points
   std::string tooltip;
@@ -34,6 +35,7 @@ struct LineChart {
   std::vector<Series> series;
   std::vector<ReferenceLine> references;
   double width = 520, height = 280;
+  int columns = 0;  // curves are thinned to so many; 0: to the pixels there are
 };
 
 /// No more than four points for each of `columns` columns: its first, lowest, highest and last. Gaps are

@@ -20,6 +20,7 @@ p{margin:8px 0;max-width:76ch}
 .subtitle,.muted{color:var(--muted)}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:28px 32px;margin:16px 0}
 .figures.wide{grid-template-columns:1fr}
+.figures.narrow{grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr));gap:24px}
 figure{margin:0;break-inside:avoid;min-width:0}
 figcaption{color:var(--muted);font-size:13px;line-height:1.4;margin-top:4px;max-width:66ch}
 svg.figure{display:block;width:100%;height:auto}
@@ -31,12 +32,14 @@ table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-num
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--grid)}
 th{font-weight:600;color:var(--muted);vertical-align:bottom}
 th.text,td.text{text-align:left}
-td.wrap{white-space:normal;min-width:16ch}
-.good{color:var(--s2)}.bad{color:var(--s5)}
+th.section{color:var(--ink);padding-top:16px;white-space:normal}
+td.wrap{white-space:normal;min-width:16ch}td.tight{white-space:normal}
+.good{color:var(--s2)}.bad{color:var(--s5)}.warn{color:var(--s4)}
 .verdict{border-left:4px solid var(--axis);padding:2px 0 2px 14px;margin:14px 0;break-inside:avoid;max-width:84ch}
 .verdict.good{border-color:var(--s2)}.verdict.bad{border-color:var(--s5)}.verdict.open{border-color:var(--s4)}
 .verdict b{display:block}.verdict.good b{color:var(--s2)}.verdict.bad b{color:var(--s5)}.verdict.open b{color:var(--s4)}
 .verdict span{display:block;color:var(--ink)}.verdict small{display:block;color:var(--muted);font-size:13px}
+@media (max-width:480px){th,td{padding-right:10px}}
 details{margin:12px 0}summary{cursor:pointer;color:var(--muted)}
 pre{font:12.5px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-x:auto;margin:8px 0}
 @media print{body{font-size:11pt}main{max-width:none;padding:0}h2{break-after:avoid}.figures{gap:14px 20px}details::details-content{content-visibility:visible}details>pre{white-space:pre-wrap}}
@@ -57,9 +60,11 @@ void Page::verdict(const std::string& word, const std::string& claim, const std:
                        css_class, escape(word), escape(claim), escape(reason));
 }
 
-void Page::figures(std::vector<Figure> figures, bool wide) {
+void Page::figures(std::vector<Figure> figures, Width width) {
   if (figures.empty()) return;
-  body_ += fmt::format("<div class=\"figures{}\">\n", wide ? " wide" : "");
+  body_ += fmt::format("<div class=\"figures{}\">\n", width == Width::kWhole   ? " wide"
+                                                       : width == Width::kThird ? " narrow"
+                                                                                : "");
   for (Figure& figure : figures) {
     body_ += fmt::format("<figure id=\"{}\">\n{}<figcaption>{}</figcaption></figure>\n", escape(figure.name),
                          figure.svg.inline_text(figure.caption), escape(figure.caption));
@@ -79,6 +84,11 @@ void Page::table(const Table& table) {
     body_ += fmt::format("<th{}>{}</th>", css(i, ""), escape(table.head[i]));
   body_ += "</tr></thead><tbody>\n";
   for (const auto& row : table.rows) {
+    if (row.size() == 1 && table.head.size() > 1) {
+      body_ += fmt::format("<tr><th class=\"text section\" colspan=\"{}\">{}</th></tr>\n", table.head.size(),
+                           escape(row[0].text));
+      continue;
+    }
     body_ += "<tr>";
     for (std::size_t i = 0; i < row.size(); ++i)
       body_ += fmt::format("<td{}>{}</td>", css(i, row[i].css_class), escape(row[i].text));
@@ -90,6 +100,12 @@ void Page::table(const Table& table) {
 void Page::details(const std::string& summary, const std::string& text) {
   body_ +=
       fmt::format("<details><summary>{}</summary><pre>{}</pre></details>\n", escape(summary), escape(text));
+}
+
+void Page::fold(const std::string& summary, const std::function<void()>& content) {
+  body_ += fmt::format("<details><summary>{}</summary>\n", escape(summary));
+  content();
+  body_ += "</details>\n";
 }
 
 std::string Page::html() const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,11 +21,11 @@ struct Figure {
 struct Table {
   struct Cell {
     std::string text;
-    std::string css_class;  // "", "good", "bad", "muted"
+    std::string css_class;  // "", "good", "bad", "warn", "muted"; "wrap" and "tight": may take several lines
   };
   std::vector<std::string> head;
-  std::vector<std::vector<Cell>> rows;
-  std::size_t num_text_columns = 1;  // left-aligned; the others are numbers
+  std::vector<std::vector<Cell>> rows;  // a row of a single cell is a heading over those that follow
+  std::size_t num_text_columns = 1;     // left-aligned; the others are numbers
 };
 
 class Page {
@@ -37,11 +38,15 @@ class Page {
   /// A box that stands out: a verdict and what it rests on. css_class: "good", "bad" or "open".
   void verdict(const std::string& word, const std::string& claim, const std::string& reason,
                const std::string& css_class);
-  /// Side by side where there is room. wide: over the whole width each.
-  void figures(std::vector<Figure> figures, bool wide = false);
+  enum class Width { kWhole, kHalf, kThird };
+  /// Side by side where there is room, on a wide screen so many in a row.
+  void figures(std::vector<Figure> figures, Width width = Width::kHalf);
   void table(const Table& table);
   /// Folded away, open in print.
   void details(const std::string& summary, const std::string& text);
+
+  /// The same for whatever `content` adds to this page.
+  void fold(const std::string& summary, const std::function<void()>& content);
 
   /// The page, whole.
   [[nodiscard]] std::string html() const;

@@ -9,6 +9,7 @@
 
 #include "lib/core/error.h"
 #include "lib/report/figures.h"
+#include "lib/report/spike.h"
 
 namespace scrna::report {
 namespace {
@@ -133,7 +134,7 @@ void add_layers(const std::vector<RunData>& runs, Page& page) {
 
 Table summary_table(const std::vector<RunData>& runs) {
   Table table{.head = {"run", "state", "steps", "loss", "held-out", "gene frequencies", "gradient norm",
-                       "cells/s", "TFLOP/s", "MFU", "time"},
+                       "largest jump, ×", "cells/s", "TFLOP/s", "MFU", "time"},
               .rows = {},
               .num_text_columns = 2};
   for (const RunData& run : runs) {
@@ -141,7 +142,7 @@ Table summary_table(const std::vector<RunData>& runs) {
     const Curve* frequency = run.find("heldout_gene_frequency_loss");
     const double last_heldout = heldout == nullptr ? NAN : heldout->values.back();
     const double last_frequency = frequency == nullptr ? NAN : frequency->values.back();
-    const double mfu = run.last_mean("mfu");
+    const double mfu = run.last_mean("mfu"), jump = largest_spike(run).ratio;
     table.rows.push_back({{run.name, ""},
                           status_of(run),
                           {short_number(static_cast<double>(run.steps_done)), ""},
@@ -149,6 +150,7 @@ Table summary_table(const std::vector<RunData>& runs) {
                           {fixed(last_heldout, 3), last_heldout < last_frequency ? "good" : ""},
                           {fixed(last_frequency, 3), ""},
                           {short_number(run.last_mean("grad_norm")), ""},
+                          {std::isnan(jump) ? "–" : short_number(std::round(10 * jump) / 10), ""},
                           {fixed(run.last_mean("cells_per_second"), 1), ""},
                           {fixed(run.last_mean("model_tflops_per_second"), 2), ""},
                           {std::isfinite(mfu) ? fmt::format("{:.1f} %", 100 * mfu) : "–", ""},

@@ -29,6 +29,9 @@ class Svg {
   /// Points as (x, y); those with a y that is no number break the line. css_class: "s0" or "s0 faint" ...
   void path(const std::vector<std::pair<double, double>>& points, std::string_view css_class,
             std::string_view tooltip = {});
+  /// The area between two curves over the same x, where both are numbers: a band. css_class: "s0".
+  void band(const std::vector<std::pair<double, double>>& low,
+            const std::vector<std::pair<double, double>>& high, std::string_view css_class);
   /// A small cross: where a run diverged.
   void cross(double x, double y, std::string_view css_class, std::string_view tooltip = {});
   void dot(double x, double y, double radius, std::string_view css_class, std::string_view tooltip = {});
@@ -48,6 +51,12 @@ class Svg {
 
 /// Number of series colours; a series of a higher index takes the colour of index mod this.
 inline constexpr int kNumColours = 8;
+/// Colours of an ordered quantity (learning rates), from cold to hot: indices from kRamp on.
+inline constexpr int kRamp = 1000, kNumRampColours = 8;
+/// Index of the colour of the `index`-th of `count` ordered values, spread over the whole ramp.
+int ramp_colour(std::size_t index, std::size_t count);
+/// The style sheet's name of a colour: "s3", or "r5" of the ramp.
+std::string colour_class(int colour);
 /// Rules for the classes above, in variables of `selector`; with dark and print.
 std::string figure_style(std::string_view selector);
 

@@ -1,14 +1,19 @@
 #include "lib/stress/arm_runner.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <deque>
+#include <exception>
+#include <optional>
+#include <string_view>
 #include <thread>
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,26 +62,25 @@ pid_t start(const Arm& arm, const RunnerOptions& options, std::size_t slot) {
   for (std::string& variable : variables) envp.push_back(variable.data());
   envp.push_back(nullptr);
 
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log_file(options, arm).c_str(),
-                                   O_WRONLY | O_CREAT | O_APPEND, 0644);
-  posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-  // A group of its own: Ctrl-C reaches this process alone, which passes it on once; a second signal would end
-  // an arm before it has saved.
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  pid_t pid = -1;
-  const int problem =
-      posix_spawn(&pid, options.program.c_str(), &files, &attributes, argv.data(), envp.data());
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  if (problem != 0)
-    throw DeviceError("arm {}: {} cannot be started: {}", arm.name, options.program.string(),
-                      std::strerror(problem));
+  const std::string log = log_file(options, arm).string();
+  const pid_t table = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) throw DeviceError("arm {}: no process can be started: {}", arm.name, std::strerror(errno));
+  if (pid == 0) {
+    // A group of its own: Ctrl-C reaches the table alone, which passes it on once; a second signal would end an arm
+    // before it has saved. When the table is killed, the kernel tells the arm to save and end.
+    ::setpgid(0, 0);
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != table) ::_exit(127);  // it died before the line above
+    const int input = ::open("/dev/null", O_RDONLY);
+    const int output = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+    if (input >= 0) ::dup2(input, STDIN_FILENO);
+    if (output >= 0) ::dup2(output, STDOUT_FILENO), ::dup2(output, STDERR_FILENO);
+    ::execve(argv[0], argv.data(), envp.data());
+    constexpr std::string_view kNotStarted = "scrna-train: error: the program of an arm cannot be executed\n";
+    static_cast<void>(!::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size()));
+    ::_exit(127);
+  }
   return pid;
 }
 
@@ -137,6 +141,35 @@ ArmState state_of(const RunnerOptions& options, const Arm& arm) {
   return run.end() ? ArmState::kDiverged : run.is_finished() ? ArmState::kFinished : ArmState::kWaiting;
 }
 
+std::vector<ArmData> read_arms(const StressPlan& plan, const RunnerOptions& options) {
+  std::vector<std::optional<ArmData>> found(plan.arms.size());
+  std::vector<std::exception_ptr> problems(plan.arms.size());
+  std::atomic<std::size_t> next = 0;
+  const auto read = [&] {
+    for (std::size_t i = next++; i < found.size(); i = next++) {
+      const Arm& arm = plan.arms[i];
+      const fs::path folder = folder_of(options, arm);
+      try {
+        if (fs::exists(folder / "metrics.jsonl")) found[i] = arm_data(arm.name, report::read_run(folder, arm.name));
+      } catch (...) {
+        problems[i] = std::current_exception();
+      }
+    }
+  };
+  {
+    const std::size_t num_threads = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 16);
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 1; i < std::min(num_threads, found.size()); ++i) threads.emplace_back(read);
+    read();
+  }
+  for (const std::exception_ptr& problem : problems)
+    if (problem) std::rethrow_exception(problem);
+  std::vector<ArmData> arms;
+  for (std::optional<ArmData>& arm : found)
+    if (arm) arms.push_back(std::move(*arm));
+  return arms;
+}
+
 std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& options) {
   std::vector<ArmResult> results(plan.arms.size());
   std::deque<std::size_t> waiting;
@@ -157,13 +190,20 @@ std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& opt
   std::deque<std::size_t> free_slots;
   for (std::size_t slot = 0; slot < num_slots; ++slot) free_slots.push_back(slot);
   std::vector<Running> running;
-  bool was_told_to_stop = false;
-  while (!running.empty() || (!waiting.empty() && !was_told_to_stop)) {
+  bool was_told_to_stop = false, is_time_up = false;
+  const double begin_seconds = now_seconds();
+  while (!running.empty() || (!waiting.empty() && !was_told_to_stop && !is_time_up)) {
+    if (!is_time_up && options.seconds > 0 && now_seconds() - begin_seconds >= options.seconds) {
+      is_time_up = true;
+      if (!waiting.empty())
+        log::info("[stress] {} are over: {} arms are not begun, {} run to their end", clock_text(options.seconds),
+                  waiting.size(), running.size());
+    }
     if (stop_signal() != 0 && !was_told_to_stop) {
       was_told_to_stop = true;
       for (const Running& one : running) ::kill(one.pid, SIGTERM);
     }
-    while (!was_told_to_stop && !waiting.empty() && !free_slots.empty()) {
+    while (!was_told_to_stop && !is_time_up && !waiting.empty() && !free_slots.empty()) {
       const Running one{waiting.front(), free_slots.front(),
                         start(plan.arms[waiting.front()], options, free_slots.front()), now_seconds()};
       waiting.pop_front();
@@ -187,7 +227,8 @@ std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& opt
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  for (const std::size_t i : waiting) results[i].state = ArmState::kInterrupted;
+  if (was_told_to_stop)
+    for (const std::size_t i : waiting) results[i].state = ArmState::kInterrupted;
   return results;
 }
 

@@ -118,7 +118,6 @@ Verdict sigmoid_bears_higher_rates(const std::vector<ArmData>& arms) {
       ladder.first_diverged = std::min(ladder.first_diverged.value_or(arm.learning_rate), arm.learning_rate);
   }
   int higher = 0, lower = 0, same = 0, neither = 0;
-  std::string details;
   for (const auto& [who, kinds] : ladders) {
     if (!kinds.contains(true) || !kinds.contains(false)) continue;
     const Ladder &sigmoid = kinds.at(true), &softmax = kinds.at(false);
@@ -126,8 +125,6 @@ Verdict sigmoid_bears_higher_rates(const std::vector<ArmData>& arms) {
     const double infinity = std::numeric_limits<double>::infinity();
     const double a = sigmoid.first_diverged.value_or(infinity), b = softmax.first_diverged.value_or(infinity);
     (a > b ? higher : a < b ? lower : std::isinf(a) ? neither : same) += 1;
-    const auto text = [](double rate) { return std::isinf(rate) ? std::string("none") : short_number(rate); };
-    details += fmt::format(" {}: softmax {}, sigmoid {}.", "seed " + who.second, text(b), text(a));
   }
   if (higher + lower + same + neither == 0) {
     verdict.reason = "There is no ladder of at least two learning rates that both kinds have ended.";
@@ -135,8 +132,8 @@ Verdict sigmoid_bears_higher_rates(const std::vector<ArmData>& arms) {
   }
   verdict.reason = fmt::format(
       "Lowest diverging learning rate of each ladder: sigmoid's is higher in {}, lower in {}, the same in "
-      "{}; neither diverged in {}.{}",
-      higher, lower, same, neither, higher + lower + same + neither <= 6 ? details : "");
+      "{}; neither diverged in {}.",
+      higher, lower, same, neither);
   if (higher > 0 && lower > 0)
     verdict.word = Word::kMixed;
   else if (higher > 0)
@@ -147,6 +144,50 @@ Verdict sigmoid_bears_higher_rates(const std::vector<ArmData>& arms) {
   return verdict;
 }
 
+// Not a claim of the paper either: what can be seen of it where nothing diverges.
+Verdict gradients_jump_alone(const std::vector<ArmData>& arms) {
+  Verdict verdict{.claim = fmt::format("(Near a divergence; our criterion) Without clipping, softmax's gradient norm jumps to "
+                                       "{:.0f} times its running median where sigmoid's, all else equal, does not.", kJump),
+                  .reason = {}};
+  int only_softmax = 0, only_sigmoid = 0, both = 0, neither = 0;
+  std::vector<double> quotients;
+  for (const ArmData& softmax : arms) {
+    if (softmax.is_sigmoid || !is_plain(softmax) || !softmax.has_ended() || std::isnan(softmax.spike.ratio)) continue;
+    for (const ArmData& sigmoid : arms) {
+      if (!sigmoid.is_sigmoid || !sigmoid.has_ended() || sigmoid.twin != softmax.twin || sigmoid.seed != softmax.seed ||
+          sigmoid.learning_rate != softmax.learning_rate || std::isnan(sigmoid.spike.ratio))
+        continue;
+      const bool at_softmax = softmax.spike.ratio >= kJump, at_sigmoid = sigmoid.spike.ratio >= kJump;
+      (at_softmax ? (at_sigmoid ? both : only_softmax) : (at_sigmoid ? only_sigmoid : neither)) += 1;
+      const double quotient = softmax.spike.ratio / sigmoid.spike.ratio;
+      if (std::isfinite(quotient) && quotient > 0) quotients.push_back(quotient);
+    }
+  }
+  const int pairs = only_softmax + only_sigmoid + both + neither;
+  if (pairs == 0) {
+    verdict.reason = "No two unclipped arms that differ in their attention alone have ended.";
+    return verdict;
+  }
+  verdict.reason = fmt::format(
+      "Of {} pairs that differ in attention alone: only softmax's jumped in {}, only sigmoid's in {}, both in {}, neither in "
+      "{}.{}",
+      pairs, only_softmax, only_sigmoid, both, neither,
+      quotients.empty() ? std::string()
+                        : fmt::format(" Softmax's largest jump is {} to {} times sigmoid's{}.",
+                                      short_number(*std::ranges::min_element(quotients)),
+                                      short_number(*std::ranges::max_element(quotients)),
+                                      quotients.size() < 3
+                                          ? std::string()
+                                          : fmt::format(", in the middle pair {}", short_number(quantile(quotients, 0.5)))));
+  if (only_softmax + only_sigmoid + both == 1)
+    verdict.reason += " A single pair is too little to tell.";
+  else if (only_softmax > 0)
+    verdict.word = only_sigmoid > 0 || both >= only_softmax ? Word::kMixed : Word::kReproduced;
+  else if (only_sigmoid + both > 0)
+    verdict.word = Word::kNotReproduced;
+  return verdict;
+}
+
 Verdict sigmoid_stays_calm(const std::vector<ArmData>& arms) {
   Verdict verdict{
       .claim =
@@ -154,7 +195,7 @@ Verdict sigmoid_stays_calm(const std::vector<ArmData>& arms) {
       .reason = {}};
   int calm = 0, not_calm = 0;
   int64_t longest = 0;
-  double worst_norm = 0, worst_score = 0;
+  double worst_norm = 0, worst_score = 0, largest_norm = 0;
   for (const ArmData& arm : arms) {
     if (!arm.is_sigmoid || !is_plain(arm) || !arm.has_ended()) continue;
     const double norm = quantile(settled(arm.run, "grad_norm"), 0.99);
@@ -163,15 +204,16 @@ Verdict sigmoid_stays_calm(const std::vector<ArmData>& arms) {
     (is_calm ? calm : not_calm) += 1;
     if (is_calm) longest = std::max(longest, arm.run.steps_done);
     worst_norm = std::max(worst_norm, norm), worst_score = std::max(worst_score, score);
+    largest_norm = std::max(largest_norm, arm.run.largest("grad_norm"));
   }
   if (calm + not_calm == 0) {
     verdict.reason = "No unclipped sigmoid arm has ended.";
     return verdict;
   }
   verdict.reason = fmt::format(
-      "{} of {} arms are calm; over all, the 99th percentile of the gradient norm reaches {} and of layer "
-      "0's largest sampled score {}.",
-      calm, calm + not_calm, short_number(worst_norm), short_number(worst_score));
+      "{} of {} arms are calm; over all, the 99th percentile of the gradient norm reaches {} (a single "
+      "step's: {}) and of layer 0's largest sampled score {}.",
+      calm, calm + not_calm, short_number(worst_norm), short_number(largest_norm), short_number(worst_score));
   if (calm == 0)
     verdict.word = Word::kNotReproduced;
   else if (not_calm > 0)
@@ -321,6 +363,7 @@ ArmData arm_data(std::string name, report::RunData run) {
   for (const auto& [path, value] : run.config) {
     if (!kApart.contains(path)) arm.twin += path + "=" + value + "\n";
   }
+  arm.spike = report::largest_spike(run);
   arm.run = std::move(run);
   return arm;
 }
@@ -340,8 +383,9 @@ std::string_view text_of(Word word) {
 }
 
 std::vector<Verdict> judge(const std::vector<ArmData>& arms) {
-  return {softmax_diverges_alone(arms), sigmoid_bears_higher_rates(arms), sigmoid_stays_calm(arms),
-          scores_explode(arms),         derivatives_are_bounded(arms),    other_remedies(arms)};
+  return {softmax_diverges_alone(arms), sigmoid_bears_higher_rates(arms), gradients_jump_alone(arms),
+          sigmoid_stays_calm(arms),     scores_explode(arms),             derivatives_are_bounded(arms),
+          other_remedies(arms)};
 }
 
 }  // namespace scrna::stress

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "lib/report/run_data.h"
+#include "lib/report/spike.h"
 
 namespace scrna::stress {
 
@@ -31,6 +32,7 @@ struct ArmData {
   double learning_rate = 0;
   std::string twin;  // all settings but attention and learning rate
   std::string seed;
+  report::Spike spike;  // of its gradient norm
 
   [[nodiscard]] std::optional<int64_t> diverged_step() const;
   [[nodiscard]] bool has_ended() const { return diverged_step().has_value() || run.is_finished(); }
@@ -50,6 +52,9 @@ struct Verdict {
 };
 
 constexpr int64_t kPaperDivergenceStep = 55600;
+/// A gradient norm so many times its running median is a jump, on the way to a divergence, which is 1,000 times
+/// (monitor.explosion_factor). Ours, not the paper's; a calm run's noise stays below.
+constexpr double kJump = 10;
 
 /// One verdict for each claim, in a fixed order.
 std::vector<Verdict> judge(const std::vector<ArmData>& arms);

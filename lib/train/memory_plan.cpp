@@ -28,8 +28,8 @@ constexpr int64_t kQueryTile = 64;
 /// Steps whose cells are on the device at once: the one that runs, the one enqueued behind it, and those that
 /// the feeder has copied ahead.
 constexpr int64_t kStepsAlive = 4;
-/// What NCCL 2.28.9 takes of a GPU for its connections, measured on two H200s with NVLink. More GPUs and network
-/// adapters need more.
+/// What NCCL takes of a GPU for its connections, beside all tensors. One measurement, not a model of NCCL:
+/// lib/dist/README.md, "Memory that NCCL takes", says of what and where it does not hold.
 constexpr int64_t kNcclBytes = int64_t{840} << 20;
 
 class Ledger {
@@ -120,9 +120,19 @@ class Pass {
       const int64_t rest = problem_.buffer_elements * kBf16 - sent_of_head_ - layers * sent_of_layer_;
       ledger_.take(kSums, std::max<int64_t>(rest, 0));
     }
+    ledger_.give(kSums, ledger_.held(kSums));
+    update();
   }
 
  private:
+  /// AdamW works in place. A monitored step keeps the weights it began with beside it, for the update-to-weight ratio:
+  /// activations are gone by then, so this is the peak only of large models on few tokens.
+  void update() {
+    if (problem_.is_monitored) {
+      say("update, monitored: weights before it", -1);
+      ledger_.pass_through(kTransient, problem_.buffer_elements * kFp32);
+    }
+  }
   void say(const std::string& what, int64_t layer) {
     ledger_.at(layer < 0 ? what : fmt::format("layer {}, {}", layer, what));
   }
@@ -299,7 +309,8 @@ MemoryProblem memory_problem(const TrainConfig& config, int64_t vocabulary_size,
           .cells = std::max<int64_t>(1, tokens / std::max<int64_t>(1, longest)),
           .step_tokens =
               std::llround(mean_cell_tokens * static_cast<double>(config.train.global_batch_cells)),
-          .gradient_type = config.dist.gradient_type};
+          .gradient_type = config.dist.gradient_type,
+          .is_monitored = config.monitor.every_steps > 0};
 }
 
 std::string plan_words(const MemoryPlan& plan, int64_t tokens) {

@@ -35,6 +35,7 @@ struct MemoryProblem {
   std::optional<int64_t> moment_elements;  // that this rank keeps of each moment; nothing: buffer_elements
   int64_t num_ranks = 0;                   // that sum gradients; 0: this process is alone
   dist::GradientType gradient_type = dist::GradientType::kFp32;
+  bool is_monitored = false;  // some steps keep the weights from before the update (monitor.every_steps)
 };
 
 enum class MemoryPart {
@@ -43,7 +44,8 @@ enum class MemoryPart {
   kGradients,    // fp32
   kMoments,      // AdamW's two, fp32
   kActivations,  // saved for the backward pass
-  kTransient,    // tensors of the moment: gradients of activations, a branch's output, recomputed activations
+  kTransient,    // tensors of the moment: gradients of activations, a branch's output, recomputed activations,
+                 // a monitored step's copy of the weights
   kSums,         // bf16 copies of gradients on their way to the other ranks
   kWorkspace,    // scratch of attention, head, libraries
   kBatch         // tokens and masks of the micro-batches on the device

@@ -44,19 +44,6 @@ constexpr std::array<std::string_view, 15> kFree = {"train.device",
                                                     "data.scan_cells",
                                                     "data.num_workers"};
 
-std::string weights_hash(const checkpoint::Safetensors& weights) {
-  std::map<std::string, std::string> lines;
-  for (const auto& [name, tensor] : weights.tensors) {
-    const at::Tensor host = tensor.contiguous();
-    const std::string_view bytes(static_cast<const char*>(host.const_data_ptr()), host.nbytes());
-    lines[name] = fmt::format("{} {} [{}] {}\n", name, c10::toString(host.scalar_type()),
-                              fmt::join(host.sizes().begin(), host.sizes().end(), ","), sha256(bytes));
-  }
-  std::string text;
-  for (const auto& [name, line] : lines) text += line;
-  return sha256(text);
-}
-
 const std::string& entry(const checkpoint::Safetensors& file, const char* key, const fs::path& path) {
   const auto found = file.metadata.find(key);
   if (found == file.metadata.end()) {
@@ -184,6 +171,19 @@ Json json_of(const TrainConfig& config) {
 }
 
 }  // namespace
+
+std::string weights_hash(const checkpoint::Safetensors& weights) {
+  std::map<std::string, std::string> lines;
+  for (const auto& [name, tensor] : weights.tensors) {
+    const at::Tensor host = tensor.contiguous();
+    const std::string_view bytes(static_cast<const char*>(host.const_data_ptr()), host.nbytes());
+    lines[name] = fmt::format("{} {} [{}] {}\n", name, c10::toString(host.scalar_type()),
+                              fmt::join(host.sizes().begin(), host.sizes().end(), ","), sha256(bytes));
+  }
+  std::string text;
+  for (const auto& [name, line] : lines) text += line;
+  return sha256(text);
+}
 
 TrainedModel load_trained_model(const fs::path& path) {
   std::error_code problem;

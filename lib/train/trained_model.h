@@ -32,6 +32,9 @@ struct TrainedModel {
   std::string config_sha256;  // of config_text
 };
 
+/// SHA-256 of names, shapes and numbers of tensors on the CPU, in no order: TrainedModel::weights_sha256.
+std::string weights_hash(const checkpoint::Safetensors& weights);
+
 /// `path`: a run directory (its newest whole checkpoint), one checkpoint folder, or an exported file. The
 /// optimizer's state is not read. Throws ConfigError when there is nothing like that, CheckpointError for
 /// what is damaged or does not belong together.

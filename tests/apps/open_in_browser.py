@@ -3,7 +3,8 @@
 
 Two small runs and a small stress table are made, their reports laid out for a screen (1,200 pixels) and a phone (390), and
 for each page it is checked that every figure is drawn and has a size, that nothing is wider than the window, and that no
-text of a figure is cut off at its border. Exit code 77, saying so, without a Chromium. --keep also takes pictures there."""
+text of a figure is cut off at its border; what is folded away is opened first. Exit code 77, saying so, without a Chromium.
+--keep also takes pictures there."""
 import argparse
 import html
 import json
@@ -22,6 +23,7 @@ MEASURE = """
 <script>
 const frame = document.getElementById('page');
 frame.onload = () => {
+  for (const details of frame.contentDocument.querySelectorAll('details')) details.open = true;
   const page = frame.contentDocument, found = {width: page.documentElement.scrollWidth, figures: [], cut: []};
   for (const svg of page.querySelectorAll('figure svg')) {
     const box = svg.getBoundingClientRect();
@@ -62,7 +64,8 @@ def make_pages(program, folder):
     run(program, "report", folder / "sigmoid", folder / "softmax", "--out", two)
     table = folder / "table.yaml"
     table.write_text(
-        "title: Table\nbase: config.yaml\naxes: {model.attention: [sigmoid, softmax], optim.learning_rate: [1e-3, 1e-2, 1e30]}\n")
+        "title: Table\nbase: config.yaml\naxes: {optim.clip_norm: [0, 1], model.attention: [sigmoid, softmax], "
+        "optim.learning_rate: [1e-3, 1e-2, 1e30]}\n")
     run(program, "stress", "--config", table, "--out", folder / "stress")
     return [one, two, folder / "stress" / "report.html"]
 

@@ -1,5 +1,6 @@
 // scrna-train stress, report and replay from the outside: a whole table on a tiny file, gone on with, and
 // looked at.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -64,6 +65,64 @@ TEST_F(Stress, ATableRunsToItsReportAndIsNotRunAgain) {
   for (const char* part :
        {"not finite", "8 cells", "the beginning of the run", "largest |score|", "the same bits"})
     EXPECT_TRUE(contains(replay.out, part)) << part << replay.out;
+}
+
+TEST_F(Stress, ATableThatIsCutKeepsWhatIsDoneSaysWhatIsMissingAndGoesOn) {
+  std::ofstream(table_) << "base: config.yaml\nsettings: {train.steps: 300, heldout.every_steps: 0, "
+                           "checkpoint.every_steps: 0}\n"
+                           "axes: {model.attention: [sigmoid, softmax], train.seed: [1, 2]}\n";
+  const auto arm_file = [&](const std::string& arm) { return out_ / arm / "metrics.jsonl"; };
+  const auto num_lines = [&](const std::string& arm) {
+    const std::string text = read_file(arm_file(arm));
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  // No time for more than one arm.
+  const auto first = stress({"--minutes", "0.0001"});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_TRUE(contains(first.out, "1 arms finished, 0 diverged, 0 failed")) << first.out;
+  EXPECT_TRUE(contains(first.out, "3 arms were not begun within 0.0001 minutes")) << first.out;
+  EXPECT_TRUE(contains(read_file(out_ / "report.html"), "3 arms are missing, 0 of them begun"));
+  const std::string done = read_file(arm_file("sigmoid-seed1"));
+
+  // The table is killed in the middle of the second arm, which saves.
+  const std::string script =
+      "\"$1\" stress --config \"$2\" --out \"$3\" & table=$!\n"
+      "until [ \"$(wc -l < \"$3/sigmoid-seed2/metrics.jsonl\" 2> /dev/null || echo 0)\" -gt 20 ]; do\n"
+      "  kill -0 $table 2> /dev/null || exit 99\n  sleep 0.01\ndone\n"
+      "kill -9 $table; wait $table 2> /dev/null\n"
+      "flock \"$3/sigmoid-seed2\" true\n";
+  ASSERT_EQ(test::run_process({"/bin/bash", "-c", script, "bash", SCRNA_TRAIN_PROGRAM, table_, out_.string()})
+                .exit_code,
+            0);
+  EXPECT_LT(num_lines("sigmoid-seed2"), 300);
+  ASSERT_EQ(stress({"--report"}).exit_code, 0);
+  const std::string html = read_file(out_ / "report.html");
+  for (const char* part :
+       {"1 of 4 arms have ended", "3 arms are missing, 1 of them begun", "sigmoid-seed2</td>", "of 300</td>",
+        "softmax-seed2</td><td class=\"text muted\">not begun"})
+    EXPECT_TRUE(contains(html, part)) << part;
+  EXPECT_TRUE(fs::exists(out_ / "stress.json"))
+      << "without it the report of a table that was cut has no machine";
+
+  const auto rest = stress();
+  ASSERT_EQ(rest.exit_code, 0) << rest.err;
+  EXPECT_TRUE(contains(rest.err, "1 of 4 arms have ended before")) << rest.err;
+  EXPECT_TRUE(contains(rest.out, "4 arms finished")) << rest.out;
+  EXPECT_EQ(read_file(arm_file("sigmoid-seed1")), done);
+  EXPECT_EQ(num_lines("sigmoid-seed2"), 300);
+  EXPECT_FALSE(fs::exists(out_ / "sigmoid-seed2.without-checkpoint-1")) << "it went on where it was";
+
+  // An arm that could save nothing begins anew, and nothing else is run.
+  fs::remove_all(out_ / "softmax-seed1/checkpoints");
+  const std::string all = read_file(arm_file("softmax-seed1"));
+  std::ofstream(arm_file("softmax-seed1")) << all.substr(0, all.find('\n') + 1);
+  const auto last = stress();
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_TRUE(contains(last.err, "3 of 4 arms have ended before")) << last.err;
+  EXPECT_TRUE(fs::exists(out_ / "softmax-seed1.without-checkpoint-1"));
+  EXPECT_EQ(num_lines("softmax-seed1"), 300);
+  EXPECT_EQ(read_file(arm_file("sigmoid-seed1")), done);
+  EXPECT_TRUE(contains(read_file(out_ / "report.html"), "4 of 4 arms have ended"));
 }
 
 TEST_F(Stress, AnArmThatFailsIsReportedAndTheOthersRun) {

@@ -4,7 +4,10 @@
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 
@@ -215,6 +218,47 @@ TEST(Initialisation, DrawsHaveTheAskedMeanAndSpread) {
   EXPECT_NEAR(values.mean().item<double>(), 0.0, 4e-4);
   EXPECT_NEAR(values.std().item<double>(), 0.02, 3e-4);
   EXPECT_FALSE(at::equal(values, normal_values({1000, 101}, 0.02, 42, "b")));
+}
+
+// The masked-gene loss done by hand on the recorded tokens: the gradients of everything but the output head must be those
+// of the encoder's own training pass.
+TEST(Encoder, TheRecordedTokensGiveTheGradientsOfTheTrainingPass) {
+  Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const TokenTensors input = to_device(pack({{1, 20}, {2, 7}, {3, 32}}), at::kCPU);
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kBlock}) {
+    const ForwardContext context{.seed = 7, .step = 3, .training = true, .recompute = recompute};
+    add_gradients(encoder, input, context);
+    const at::Tensor expected = encoder.parameters().gradients().clone();
+
+    encoder.parameters().zero_gradients();
+    ForwardContext again = context;
+    HiddenPass pass = encoder.hidden_for_training(input, again);
+    const at::Tensor hidden = pass.hidden().requires_grad_();
+    const at::Tensor logits = at::addmm(encoder.parameters().find("head.output.bias")->value.detach(),
+                                        at::index_select(hidden, 0, input.masked_positions),
+                                        encoder.parameters().find("head.output.weight")->value.detach().t());
+    at::log_softmax(logits, -1).gather(1, input.masked_targets.unsqueeze(1)).sum().neg().backward();
+    pass.backward(hidden.grad());
+    for (std::size_t i = 0; i < encoder.parameters().all().size(); ++i) {
+      const at::Tensor found = encoder.parameters().slice(encoder.parameters().gradients(), i);
+      const at::Tensor wanted = encoder.parameters().slice(expected, i);
+      const std::string& name = encoder.parameters().all()[i].name;
+      if (encoder.gradient_moment(i) == GradientMoment::kForward) {
+        EXPECT_EQ(found.abs().max().item<float>(), 0.0F) << name;
+      } else {
+        EXPECT_GT(wanted.abs().max().item<float>(), 0.0F) << name;
+        EXPECT_LE(found.sub(wanted).abs().max().item<double>(),
+                  test::kGpuAgainstCpuRelative * wanted.abs().max().item<double>()) << name;
+      }
+    }
+  }
+}
+
+TEST(Encoder, TheRecordedTokensAreTheHiddenStates) {
+  const Encoder encoder(tiny(), kVocabulary, kMaxTokens, 42, at::kCPU);
+  const TokenTensors input = to_device(pack({{1, 20}, {3, 32}}), at::kCPU);
+  ForwardContext context{.training = false};
+  EXPECT_TRUE(at::equal(encoder.hidden_for_training(input, context).hidden(), encoder.hidden_states(input, context)));
 }
 
 }  // namespace

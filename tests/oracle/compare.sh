@@ -6,6 +6,7 @@
 #   compare.sh tensorboard SCRNA_TRAIN                           a run's event files, with the tensorboard package
 #   compare.sh embed SCRNA_TRAIN                                 embedded files, with h5py, anndata and scanpy
 #   compare.sh torch SCRNA_TRAIN                                 exported models, with PyTorch
+#   compare.sh finetune SCRNA_TRAIN                              classifiers and annotated files, with scikit-learn, anndata and scanpy
 #   compare.sh eval EVAL_DUMP                                    metrics, with scikit-learn, scib-metrics, igraph, umap-learn
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -17,6 +18,12 @@ case "$what" in
     python="$cache/oracle-torch-python/bin/python"
     if ! "$python" -c 'import scanpy, torch' 2>/dev/null; then
       echo "SKIPPED: no Python with PyTorch and scanpy; make it with scripts/oracle_env.sh torch"
+      exit 77
+    fi ;;
+  finetune)
+    python="$cache/oracle-eval-python/bin/python"
+    if ! "$python" -c 'import scanpy, sklearn' 2>/dev/null; then
+      echo "SKIPPED: no Python with scanpy and scikit-learn; make it with scripts/oracle_env.sh eval"
       exit 77
     fi ;;
   eval)
@@ -50,6 +57,7 @@ case "$what-$set" in
   tensorboard-) "$python" "$here/compare_tensorboard.py" "$binary" ;;
   embed-) "$python" "$here/compare_embed.py" "$binary" ;;
   torch-) OMP_NUM_THREADS=1 "$python" "$here/compare_torch.py" "$binary" ;;
+  finetune-) "$python" "$here/compare_finetune.py" "$binary" ;;
   eval-) "$python" "$here/compare_eval.py" --eval-dump "$binary" ;;
   safetensors-) "$python" "$here/compare_safetensors.py" --copy "$binary" ;;
   *) echo "compare.sh: unknown comparison '$what $set'" >&2; exit 2 ;;

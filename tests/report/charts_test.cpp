@@ -139,6 +139,33 @@ TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
   for (std::size_t i = 1; i < heights.size(); ++i) EXPECT_GE(heights[i] - heights[i - 1], 12);
 }
 
+TEST(LineChart, DrawsABandWhereBothItsEdgesAreNumbers) {
+  Series series{
+      .label = "a", .colour = ramp_colour(1, 2), .x = {1, 2, 3}, .y = {2, 2, 2}, .style = {}, .tooltip = {}};
+  series.low = {1, kNaN, 1}, series.high = {3, 3, 4};
+  const std::string text =
+      draw(LineChart{.title = "t", .y_low = {}, .y_high = {}, .series = {series}, .references = {}})
+          .file_text("l");
+  expect_balanced(text, {});
+  const std::size_t band = text.find("class=\"band r7\" d=\"");
+  ASSERT_NE(band, std::string::npos) << text;
+  const std::string d = text.substr(band, text.find("/>", band) - band);
+  EXPECT_EQ(std::ranges::count(d, 'L'), 3) << d << ": two corners above and two below";
+  EXPECT_NE(text.find(".figure .band.r7,"), std::string::npos) << "a colour without a rule";
+  series.low.clear();
+  EXPECT_EQ(draw(LineChart{.title = "t", .y_low = {}, .y_high = {}, .series = {series}, .references = {}})
+                .inline_text("l")
+                .find("band"),
+            std::string::npos);
+}
+
+TEST(Colours, OfARampGoFromItsFirstToItsLast) {
+  EXPECT_EQ(colour_class(ramp_colour(0, 6)), "r0");
+  EXPECT_EQ(colour_class(ramp_colour(5, 6)), "r7");
+  EXPECT_EQ(colour_class(ramp_colour(0, 1)), "r4");
+  EXPECT_EQ(colour_class(9), "s1");
+}
+
 TEST(HeatMap, MarksWhatIsNotFiniteAndSurvivesNothing) {
   const HeatMap map{.title = "norms",
                     .rows = {"layer_00", "layer_01"},
@@ -178,6 +205,8 @@ TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
   page.figures(std::move(figures));
   page.table({.head = {"run", "loss"}, .rows = {{{"<a>", ""}, {"1.5", "bad"}}}});
   page.verdict("Mixed", "claim", "reason", "open");
+  page.table({.head = {"run", "loss"}, .rows = {{{"a < heading", ""}}, {{"a", ""}, {"2.5", "warn"}}}});
+  page.fold("folded", [&] { page.table({.head = {"inside"}, .rows = {}}); });
   page.details("more", "x < y");
   page.write(folder / "sub/report.html");
   const std::string html = read_file(folder / "sub/report.html");
@@ -189,7 +218,11 @@ TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
   for (const char* outside : {"http", "//", "<script", "@import", "url(", "src="})
     EXPECT_EQ(rest.find(outside), std::string::npos) << outside;
   EXPECT_EQ(html.find("<a>"), std::string::npos);
-  for (const char* part : {"prefers-color-scheme:dark", "@media print", "width=device-width"})
+  const std::size_t folded = html.find("<summary>folded</summary>"), inside = html.find(">inside<");
+  EXPECT_LT(folded, inside);
+  EXPECT_LT(inside, html.find("</details>"));
+  for (const char* part : {"prefers-color-scheme:dark", "@media print", "width=device-width",
+                           "<tr><th class=\"text section\" colspan=\"2\">a &lt; heading</th></tr>"})
     EXPECT_NE(html.find(part), std::string::npos) << part;
   expect_balanced(read_file(folder / "sub/report-figures/loss.svg"), {});
 }

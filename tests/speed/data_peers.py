@@ -123,8 +123,7 @@ def annbatch_rows(path, finish_tokens, add):
         print(f"annbatch: conversion {seconds:.1f} s, {disk / 1e6:.0f} MB on disk")
         for what, finish in (("annbatch, converted", keep), ("annbatch, converted + NumPy tokens", finish_tokens)):
             def one_pass(finish=finish):
-                loader = Loader(batch_size=BATCH, chunk_size=64, preload_nchunks=64, shuffle=True, to_torch=False,
-                                preload_to_gpu=False)
+                loader = Loader(batch_size=BATCH, chunk_size=64, preload_nchunks=64, shuffle=True, preload_to_gpu=False)
                 loader.use_collection(collection)
                 cells = 0
                 for batch in loader:

@@ -1,58 +1,15 @@
 // Verdicts on made-up arms: each word where it belongs, and none where the arms cannot tell.
 #include "lib/stress/claims.h"
 
-#include <cmath>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-#include "lib/stress/stress_report.h"
+#include "tests/stress/made_arms.h"
 
 namespace scrna::stress {
 namespace {
-
-struct Made {
-  bool is_sigmoid = true;
-  double learning_rate = 1e-3;
-  int64_t diverged_at = 0;  // 0: it finished
-  int seed = 1;
-  double clip_norm = 0;
-  std::string qk_norm = "none";
-  int64_t steps = 100;
-  double grad_norm = 20, score = 3, last_score = 3;
-};
-
-ArmData make(const Made& made) {
-  report::RunData run;
-  run.folder = "nowhere";
-  run.name = "arm";
-  run.config = {{"train.steps", std::to_string(made.steps)},
-                {"train.seed", std::to_string(made.seed)},
-                {"model.attention", made.is_sigmoid ? "sigmoid" : "softmax"},
-                {"model.attention_bias", "negative_log_length"},
-                {"model.qk_norm", made.qk_norm},
-                {"model.width", "8"},
-                {"optim.learning_rate", std::to_string(made.learning_rate)},
-                {"optim.clip_norm", std::to_string(made.clip_norm)},
-                {"run.dir", std::to_string(made.seed)}};
-  run.steps_done = made.diverged_at > 0 ? made.diverged_at : made.steps;
-  for (int64_t i = 1; i <= 30; ++i) {
-    for (const auto& [key, value] :
-         {std::pair{"loss", 3.0}, std::pair{"grad_norm", made.grad_norm},
-          std::pair{"max_score_per_layer/layer_00", i > 25 ? made.last_score : made.score},
-          std::pair{"sigmoid_jacobian_max_per_layer/layer_00", 0.2},
-          std::pair{"softmax_jacobian_max_per_layer/layer_00", 0.25},
-          std::pair{"sigmoid_jacobian_norm_per_layer/layer_00", 0.3},
-          std::pair{"softmax_jacobian_norm_per_layer/layer_00", 0.4}}) {
-      run.curves[key].steps.push_back(static_cast<double>(i));
-      run.curves[key].values.push_back(value);
-    }
-  }
-  if (made.diverged_at > 0)
-    run.diverged.push_back({.step = made.diverged_at, .reason = "r", .policy = "stop", .file = "step.json"});
-  return arm_data("arm", std::move(run));
-}
 
 std::vector<Word> words(const std::vector<Made>& made) {
   std::vector<ArmData> arms;
@@ -62,7 +19,7 @@ std::vector<Word> words(const std::vector<Made>& made) {
   return words;
 }
 
-constexpr std::size_t kAlone = 0, kLadder = 1, kCalm = 2, kScores = 3, kBounded = 4, kRemedies = 5;
+constexpr std::size_t kAlone = 0, kLadder = 1, kJumps = 2, kCalm = 3, kScores = 4, kBounded = 5, kRemedies = 6;
 
 TEST(Claims, WithoutArmsNothingCanBeTold) {
   for (const Word word : words({})) EXPECT_EQ(word, Word::kNotTestable);
@@ -121,6 +78,29 @@ TEST(Claims, LaddersAreComparedOnTheSameRates) {
             Word::kMixed);
 }
 
+TEST(Claims, JumpsOfTheGradientNormAreComparedInPairs) {
+  const auto pair = [](double softmax, double sigmoid, int seed = 1) {
+    return std::vector<Made>{{.is_sigmoid = false, .seed = seed, .jump = softmax},
+                             {.is_sigmoid = true, .seed = seed, .jump = sigmoid}};
+  };
+  const auto two = [&](double softmax, double sigmoid, double softmax_again, double sigmoid_again) {
+    std::vector<Made> made = pair(softmax, sigmoid);
+    for (const Made& one : pair(softmax_again, sigmoid_again, 2)) made.push_back(one);
+    return made;
+  };
+  EXPECT_EQ(words(two(20, 2, 20, 2))[kJumps], Word::kReproduced);
+  EXPECT_EQ(words(two(2, 20, 2, 20))[kJumps], Word::kNotReproduced);
+  EXPECT_EQ(words(two(20, 20, 20, 20))[kJumps], Word::kNotReproduced);
+  EXPECT_EQ(words(two(9, 9, 9, 9))[kJumps], Word::kNotTestable);
+  EXPECT_EQ(words(two(20, 2, 2, 20))[kJumps], Word::kMixed);
+  EXPECT_EQ(words(two(20, 2, 20, 20))[kJumps], Word::kMixed) << "in as many pairs sigmoid's jumped, too";
+  EXPECT_EQ(words(two(20, 2, 2, 2))[kJumps], Word::kNotTestable) << "one pair";
+  EXPECT_EQ(words(two(2, 20, 2, 2))[kJumps], Word::kNotTestable) << "one pair";
+  std::vector<Made> clipped = two(20, 2, 20, 2);
+  for (Made& one : clipped) one.clip_norm = 1;
+  EXPECT_EQ(words(clipped)[kJumps], Word::kNotTestable);
+}
+
 TEST(Claims, CalmIsMeasuredByThePapersNumbers) {
   EXPECT_EQ(words({{.is_sigmoid = true}})[kCalm], Word::kNotTestable);  // calm, but short
   EXPECT_EQ(words({{.is_sigmoid = true, .steps = 80000}})[kCalm], Word::kReproduced);
@@ -150,29 +130,6 @@ TEST(Claims, RemediesAreComparedWithTheSoftmaxArmThatDiverged) {
             Word::kMixed);
   EXPECT_EQ(words({{.is_sigmoid = false}, {.is_sigmoid = false, .clip_norm = 1}})[kRemedies],
             Word::kNotTestable);
-}
-
-TEST(StressReportPage, HoldsEveryVerdictFigureAndFailure) {
-  StressReport table{.title = "T",
-                     .description = "D",
-                     .machine = {{"GPU", "X"}},
-                     .command = "c",
-                     .arms = {},
-                     .failures = {{"gone", "exit code 3: no file"}},
-                     .num_planned = 5};
-  for (const double rate : {1e-3, 1e-2}) {
-    table.arms.push_back(make({.is_sigmoid = true, .learning_rate = rate}));
-    table.arms.push_back(
-        make({.is_sigmoid = false, .learning_rate = rate, .diverged_at = rate > 5e-3 ? 20 : 0}));
-  }
-  const std::string html = stress_report(table).html();
-  for (const char* part :
-       {"Reproduced", "Not testable at this budget", "panel-loss", "panel-grad-norm", "panel-max-score",
-        "rate-loss-0", "rate-score-0", "4 of 5 arms", "diverged at step 20", "exit code 3: no file"}) {
-    EXPECT_NE(html.find(part), std::string::npos) << part;
-  }
-  table.arms.clear();
-  EXPECT_NE(stress_report(table).html().find("0 of 5 arms"), std::string::npos);
 }
 
 }  // namespace

@@ -77,6 +77,15 @@ inline constexpr double kBFloat16EmbeddingRelativeL2 = 2e-2;
 /// The same in bf16 from packs of different cells: sums in another order flip some roundings of results.
 inline constexpr double kBFloat16PackRelativeL2 = 1e-2;
 
+/// The classification head in fp32 against fp64, parts of the largest: products of 24 and sums of dozens of numbers, each
+/// rounded to 2^-24, deviations down to 0.1 dividing.
+inline constexpr double kHeadRelative = 2e-5;
+/// Probabilities of held-out cells after ten steps of full training from packs of other cells: rounded otherwise, which
+/// AdamW's first steps, near the sign of a gradient, enlarge.
+inline constexpr double kFinetunedProbability = 2e-3;
+/// The same in bf16 on a GPU.
+inline constexpr double kFinetunedProbabilityBf16 = 5e-2;
+
 /// The curve of a dozen steps on several ranks against one process: gradients summed in another order (2^-24
 /// each), which AdamW's first steps, near the sign of a gradient, enlarge. Losses and norms, relative; a lost
 /// rank is 1e-2 and more.

@@ -73,7 +73,8 @@ TEST_F(MemoryOnGpu, ThePlanIsWithinTenPercentOfThePeak) {
                                            .recompute = recompute,
                                            .tokens = batch.num_tokens,
                                            .masked_tokens = batch.num_masked,
-                                           .cells = batch.num_cells});
+                                           .cells = batch.num_cells,
+                                           .is_monitored = config.monitor.every_steps > 0});
       EXPECT_NEAR(static_cast<double>(plan.total_bytes()), measured, kAgreement * measured)
           << name << (attention == kSigmoid ? ", sigmoid" : ", softmax")
           << (residual == kBf16 ? ", bf16 residual" : "") << ", most at: " << plan.moment;

@@ -165,6 +165,31 @@ TEST(MemoryPlan, GradientsSentInBf16AreCountedWhereTheyMeetActivations) {
   EXPECT_EQ(few.moment, "last gradients on their way");
 }
 
+// It is there when the activations are gone, so it counts where they are smaller than the weights.
+TEST(MemoryPlan, AMonitoredStepsCopyOfTheWeightsCountsWhereActivationsAreFew) {
+  MemoryProblem problem = paper();
+  const int64_t unmonitored = plan_memory(problem).total_bytes();
+  problem.is_monitored = true;
+  EXPECT_EQ(plan_memory(problem).total_bytes(), unmonitored) << "activations are larger than the copy";
+  problem.tokens = 512;
+  problem.masked_tokens = 77;
+  problem.cells = 1;
+  const MemoryPlan plan = plan_memory(problem);
+  EXPECT_EQ(plan.moment, "update, monitored: weights before it");
+  EXPECT_EQ(plan.part(kTransient), 4 * problem.buffer_elements);
+  EXPECT_EQ(plan.part(kActivations), 0);
+  problem.num_ranks = 2;  // bf16 copies of the gradients are given back before
+  problem.gradient_type = dist::GradientType::kBf16;
+  EXPECT_EQ(plan_memory(problem).total_bytes(), plan.total_bytes());
+  problem.is_monitored = false;
+  EXPECT_LT(plan_memory(problem).total_bytes(), plan.total_bytes());
+
+  TrainConfig config;
+  EXPECT_TRUE(memory_problem(config, 100, 1000, at::kFloat, 1000).is_monitored);
+  config.monitor.every_steps = 0;
+  EXPECT_FALSE(memory_problem(config, 100, 1000, at::kFloat, 1000).is_monitored);
+}
+
 TEST(MemoryPlan, AShortageNamesTheSettingsAndTheirValues) {
   const MemoryPlan plan = plan_memory(paper());
   TrainConfig config;

@@ -2,14 +2,17 @@
 #include "tests/train/ranks_fixture.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "lib/checkpoint/checkpoint.h"
+#include "lib/config/config.h"
 #include "lib/core/error.h"
 #include "lib/train/gradient_reducer.h"
 #include "lib/train/prepared_run.h"
+#include "lib/train/step_dump.h"
 #include "tests/support/tolerance.h"
 
 namespace scrna::train {
@@ -104,6 +107,60 @@ TEST_F(ShardsTest, ShardsSummedInBf16AndSmallBucketsGiveNearlyTheSameCurve) {
   config.dist.bucket_megabytes = 1;
   train_with(3, config);
   expect_same_curve(config.run.dir, one.run.dir, test::kBf16GradientsRelative);
+}
+
+// A limit that ordinary noise exceeds. The sharded run must find the same steps bad, and go back to weights and moments
+// that are divided over the ranks, or its curve would leave the whole one's.
+TEST_F(ShardsTest, AShardedRunSkipsAndGoesBackAtTheStepsAndOverTheCellsOfAWholeOne) {
+  for (const OnDivergence on_divergence : {OnDivergence::kSkip, OnDivergence::kRollback}) {
+    const std::string policy(config::name_of(on_divergence));
+    TrainConfig whole = small("whole-" + policy);
+    whole.train.on_divergence = on_divergence;
+    whole.train.steps = 24;
+    whole.train.max_recoveries = 50;
+    whole.train.global_batch_cells = 6;
+    whole.checkpoint.every_steps = 3;
+    whole.checkpoint.keep_last = 100;
+    whole.monitor.explosion_factor = 1.15;
+    whole.monitor.explosion_window_steps = 10;
+    TrainConfig config = whole;
+    config.run.dir = small("sharded-" + policy).run.dir;
+    config.dist.shard_optimizer = true;
+    const TrainResult expected = train_with(2, whole), result = train_with(2, config);
+    EXPECT_EQ(result.steps, 24);
+
+    const std::vector<Json> wanted = lines_of(whole.run.dir), lines = lines_of(config.run.dir);
+    const char* mark = on_divergence == OnDivergence::kSkip ? "skipped_steps" : "rollback_from_step";
+    ASSERT_TRUE(std::ranges::any_of(wanted, [&](const Json& line) { return line.value(mark, 0) > 0; }))
+        << policy << ": nothing diverged, so nothing is compared";
+    ASSERT_EQ(lines.size(), wanted.size());
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      for (const char* key : {"step", "applied", "skipped_steps", "data_offset", "rollback_from_step"})
+        EXPECT_EQ(lines[i].value(key, Json()), wanted[i].value(key, Json())) << key << " in " << lines[i];
+      for (const char* key : {"loss", "grad_norm", "heldout_loss"}) {
+        if (!wanted[i].contains(key)) continue;
+        const auto value = wanted[i][key].get<double>();
+        EXPECT_NEAR(lines[i].value(key, 0.0), value, test::kShardedRelative * value) << key << " in " << lines[i];
+      }
+    }
+
+    std::size_t num_dumps = 0;
+    for (const auto& entry : fs::directory_iterator(fs::path(whole.run.dir) / "divergence")) {
+      const StepDump dump = read_dump(entry.path());
+      const StepDump same = read_dump(fs::path(config.run.dir) / "divergence" / entry.path().filename());
+      EXPECT_EQ(same.cells, dump.cells) << entry.path();
+      EXPECT_EQ(same.data_step, dump.data_step);
+      EXPECT_EQ(same.reason, dump.reason);
+      ++num_dumps;
+    }
+    EXPECT_EQ(std::distance(fs::directory_iterator(fs::path(config.run.dir) / "divergence"), fs::directory_iterator()),
+              static_cast<std::ptrdiff_t>(num_dumps));
+    const auto tensors = tensors_of(result.checkpoint), same = tensors_of(expected.checkpoint);
+    for (const auto& [name, tensor] : same) {
+      const double scale = tensor.abs().max().item<double>();
+      EXPECT_LE(tensors.at(name).sub(tensor).abs().max().item<double>(), test::kRanksRelative * scale) << name;
+    }
+  }
 }
 
 TEST_F(ShardsTest, AShardedRunThatDivergesIsRefusedByEveryRankAlike) {
