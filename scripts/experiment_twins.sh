@@ -12,6 +12,7 @@
 #   --steps N         training steps instead of the configuration's
 #   --rates A,B,...   first tries these learning rates, 600 steps of each twin with one seed (OUT/rates), and takes the one
 #                     with the lowest held-out loss, mean of the twins; without it the configuration's
+#   --maskings N      of each cell for the masked loss; default 15
 #   --quick           a tiny model for a few steps on a part of the cells: tries everything out, on a CPU in minutes
 #   --set KEY=VALUE   over every run's settings; may be repeated
 set -euo pipefail
@@ -25,14 +26,14 @@ evaluation_files=(human_pbmc3k mouse_oligodendrocytes_marques)
 models=(sigmoid softmax)
 
 read_options() {
-  program="$root/build/release/bin/scrna-train" jobs=1 gpus='' steps='' rates='' quick=no
+  program="$root/build/release/bin/scrna-train" jobs=1 gpus='' steps='' rates='' maskings=15 quick=no
   settings=()
   local -a places=()
   while [ $# -gt 0 ]; do
     case "$1" in
       --help | -h) print_help; exit 0 ;;
       --quick) quick=yes; shift; continue ;;
-      --program | --jobs | --gpus | --steps | --rates | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
+      --program | --jobs | --gpus | --steps | --rates | --maskings | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
       -*) stop 2 "unknown option $1; see --help" ;;
       *) places+=("$1"); shift; continue ;;
     esac
@@ -42,6 +43,7 @@ read_options() {
       --gpus) gpus="$2" ;;
       --steps) steps="$2" ;;
       --rates) rates="$2" ;;
+      --maskings) maskings="$2" ;;
       --set) settings+=("$2") ;;
     esac
     shift 2
@@ -50,6 +52,8 @@ read_options() {
   data="${places[0]}" out="${places[1]}"
   [[ "$jobs" =~ ^[1-9][0-9]*$ ]] || stop 2 "--jobs: expected a whole number from 1, got $jobs"
   [[ "$steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--steps: expected a whole number from 1, got $steps"
+  [[ "$maskings" =~ ^[0-9]+$ ]] || stop 2 "--maskings: expected a whole number from 0, got $maskings"
+  [ "$quick" = no ] || maskings=2
   local file
   for file in "${training_files[@]}" "${evaluation_files[@]}"; do
     [ -r "$data/$file.h5ad" ] || stop 3 "$data/$file.h5ad: there is no such file, or it cannot be read"
@@ -80,13 +84,18 @@ train() {
   "$program" stress "${words[@]}" "$@"
 }
 
-# last_loss RUN: the held-out loss that the run ended with.
-last_loss() { sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+# last_loss RUN: the held-out loss that the run ended with; nothing when it diverged or did not begin.
+last_loss() {
+  [ -f "$1/metrics.jsonl" ] && [ ! -d "$1/divergence" ] || return 0
+  sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1
+}
 
 # Sets best_rate and writes OUT/rates.tsv.
 try_rates() {
   local rate model loss
-  train "$out/rates" "$([ "$quick" = yes ] && echo 8 || echo 600)" --axis 'train.seed=[1]' --axis "optim.learning_rate=[$rates]" \
+  local short=600
+  [ "$quick" = no ] || short=8
+  train "$out/rates" "$short" --axis 'train.seed=[1]' --axis "optim.learning_rate=[$rates]" \
     --set checkpoint.save_last=false
   for rate in ${rates//,/ }; do
     for model in "${models[@]}"; do
@@ -123,16 +132,17 @@ write_mouse_names() {
 
 evaluate() {
   local model run runs file
-  local -a words=(--label cell_type --exclude-label unlabelled --set "data.gene_map=$out/mouse_names.tsv" --out "$out/results")
+  local -a words=(--label cell_type --exclude-label unlabelled --maskings "$maskings"
+    --set "data.gene_map=$out/mouse_names.tsv" --out "$out/results")
   for model in "${models[@]}"; do
     runs=
     for run in "$out/runs/$model"-*/; do
-      [ -d "$run/checkpoints" ] || stop 4 "$run holds no checkpoint: that run did not end (${run%/}.log); its twins are not comparable"
+      [ -e "$run/checkpoints/latest" ] || stop 4 "$run holds no checkpoint: that run did not end (${run%/}.log); its twins are not comparable"
       runs+=",${run%/}"
     done
     words+=(--group "$model=${runs:1}")
   done
-  [ "$quick" = no ] || words+=(--max-cells 300 --bootstraps 50 --maskings 2)
+  [ "$quick" = no ] || words+=(--max-cells 300 --bootstraps 50)
   for file in "${evaluation_files[@]}"; do words+=("$data/$file.h5ad"); done
   "$program" evaluate "${words[@]}" | tee "$out/results.txt"
 }

@@ -1,11 +1,13 @@
 #include "lib/eval/heldout_loss.h"
 
 #include <cmath>
+#include <numeric>
 
 #include <gtest/gtest.h>
 
 #include "lib/core/error.h"
 #include "lib/data/build_vocabulary.h"
+#include "lib/eval/masked_loss.h"
 #include "tests/support/memory_matrix.h"
 
 namespace scrna::eval {
@@ -99,6 +101,41 @@ TEST_F(HeldoutLossTest, HeldOutCellsOfWhichNoneIsUsableAreAnError) {
   HeldoutEvaluator evaluates_none{none, mixed.token_frequencies(), data::Vocabulary::kNumSpecial};
   HeldoutLoss loss;
   EXPECT_THROW(evaluates_none.evaluate(encoder, [] { return false; }, loss), DataError);
+}
+
+// Gene g stands in every (g + 1)th cell. With all tokens masked the guess of a cell is the mean over its genes.
+TEST(MaskedLossBaseline, IsWhatGenesCostByTheCellsThatExpressThemWhereTheVocabularyWasBuilt) {
+  constexpr int64_t kNumCells = 24, kNumGenes = 6;
+  std::vector<std::string> names;
+  for (int64_t gene = 0; gene < kNumGenes; ++gene) names.push_back("GENE" + std::to_string(gene));
+  std::vector<test::Row> rows(kNumCells);
+  std::vector<double> cells_of(kNumGenes);
+  for (int64_t cell = 0; cell < kNumCells; ++cell) {
+    for (int32_t gene = 0; gene < kNumGenes; ++gene) {
+      if (cell % (gene + 1) != 0) continue;
+      rows[cell][gene] = static_cast<float>(1 + gene);
+      ++cells_of[gene];
+    }
+  }
+  std::vector<data::CellSource> sources{test::make_source("memory", names, rows)};
+  data::Vocabulary vocabulary = data::build_vocabulary(sources, 1);
+  data::DataConfig config = HeldoutLossTest::data_config();
+  const data::Corpus corpus(std::move(sources), std::move(vocabulary), config, {});
+  const model::Encoder encoder({.num_layers = 1, .width = 16, .num_heads = 2, .feed_forward_width = 32},
+                               corpus.vocabulary().size(), 64, 3, at::kCPU);
+  const std::vector<int64_t> measured = {0, 6, 7, 12};
+  const MaskedLoss loss = masked_loss(encoder, corpus, 0, measured, {.num_maskings = 3, .mask_fraction = 1});
+  const double total = std::accumulate(cells_of.begin(), cells_of.end(), 0.0) + kNumGenes;
+  double expected = 0;
+  for (const int64_t cell : measured) {
+    double sum = 0;
+    for (const auto& [gene, count] : rows[cell]) sum += std::log(total / (cells_of[gene] + 1));
+    expected += sum / static_cast<double>(rows[cell].size()) / static_cast<double>(measured.size());
+  }
+  EXPECT_EQ(loss.cells, 4);
+  EXPECT_NEAR(loss.gene_frequency, expected, 1e-12);
+  EXPECT_GT(std::abs(loss.gene_frequency - loss.uniform), 0.05) << "or the test could not tell them apart";
+  EXPECT_DOUBLE_EQ(loss.uniform, std::log(kNumGenes));
 }
 
 TEST_F(HeldoutLossTest, ARequestToStopLeavesTheResultAlone) {
