@@ -118,6 +118,28 @@ void read_dumps(const fs::path& folder, RunData& run) {
   std::ranges::sort(run.diverged, {}, &DivergedStep::step);
 }
 
+// Of a run whose dumps were not kept: training with train.on_divergence: stop ends at the step that it does
+// not apply, so a last step that was not applied is where the run diverged.
+void read_end_without_dump(RunData& run) {
+  const Curve* applied = run.find("applied");
+  if (!run.diverged.empty() || applied == nullptr || applied->values.back() != 0 ||
+      run.setting("train.on_divergence") != "stop") {
+    return;
+  }
+  const auto last = [&](const std::string& key) {
+    return run.find(key) == nullptr ? kNaN : run.find(key)->values.back();
+  };
+  const double loss = last("loss"), norm = last("grad_norm");
+  run.diverged.push_back({.step = run.steps_done,
+                          .reason = std::isfinite(loss) && std::isfinite(norm)
+                                        ? "the gradient norm exploded (no dump was kept)"
+                                        : "a number was not finite (no dump was kept)",
+                          .policy = "stop",
+                          .loss = loss,
+                          .grad_norm = norm,
+                          .grad_norm_limit = kNaN});
+}
+
 void read_facts(const fs::path& folder, RunData& run) {
   if (fs::exists(folder / "run.json")) {
     const Json facts = Json::parse(read_file(folder / "run.json"), nullptr, false);
@@ -222,6 +244,7 @@ RunData read_run(const fs::path& folder, const std::string& name) {
   flatten(config::parse_file(folder / "config.yaml"), "", run.config);
   read_metrics(folder / "metrics.jsonl", run);
   read_dumps(folder / "divergence", run);
+  read_end_without_dump(run);
   read_facts(folder, run);
   return run;
 }

@@ -52,6 +52,22 @@ TEST_F(RunDataTest, HoldsCurvesSettingsAndWhatItEndedWith) {
   EXPECT_EQ(status_of(run).text, "at step 2 of 3");
 }
 
+TEST_F(RunDataTest, ALastStepThatWasNotAppliedEndedTheRunAlsoWithoutItsDump) {
+  const std::string metrics =
+      "{\"step\":1,\"loss\":4,\"grad_norm\":1,\"applied\":true}\n"
+      "{\"step\":2,\"loss\":5,\"grad_norm\":700,\"applied\":false}\n";
+  write_run(metrics);
+  EXPECT_FALSE(read_run(folder_.path()).end().has_value());  // the policy may have been to skip it
+  write("config.yaml", "train: {steps: 3, on_divergence: stop}\n");
+  const RunData run = read_run(folder_.path());
+  ASSERT_TRUE(run.end().has_value());
+  EXPECT_EQ(run.end()->step, 2);
+  EXPECT_EQ(run.end()->grad_norm, 700);
+  EXPECT_FALSE(run.is_finished());
+  write("metrics.jsonl", metrics + "{\"step\":3,\"loss\":4,\"grad_norm\":1,\"applied\":true}\n");
+  EXPECT_FALSE(read_run(folder_.path()).end().has_value());
+}
+
 TEST_F(RunDataTest, TellsAStepThatEndedTheRunFromOneThatItSkipped) {
   write_run("{\"step\":1,\"loss\":4}\n{\"step\":2,\"loss\":null}\n");
   write("divergence/step-00000002.json", dump(2, "stop"));
