@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <memory>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,12 +30,13 @@ struct AnnotateCommand {
 };
 
 // Before the first cell: what would go wrong after hours. True when the output of exactly this is there.
-bool is_done(const AnnotateCommand& command, const finetune::Annotator& annotator, const data::AnnotationTarget& target) {
+bool is_done(const AnnotateCommand& command, const finetune::Annotator& annotator,
+             const data::AnnotationTarget& target) {
   if (command.force || !fs::exists(target.output)) return false;
   const auto found = data::read_annotation_settings(target.output, target.key);
   if (found && *found == finetune::settings_of(annotator, target.input)) return true;
-  throw ConfigError("{}: exists already{}; choose another name, or replace it with --force", target.output.string(),
-                    found ? ", with classes by another model, file or settings" : "");
+  throw ConfigError("{}: exists already{}; choose another name, or replace it with --force",
+                    target.output.string(), found ? ", with classes by another model, file or settings" : "");
 }
 
 finetune::Annotator prepare(const AnnotateCommand& command) {
@@ -52,9 +52,10 @@ std::string summary(const finetune::Annotator& annotator, const data::Annotation
                     const finetune::AnnotateReport& report) {
   const auto& classes = annotator.model.classifier.classes;
   const auto computed = static_cast<double>(report.cells - report.resumed_cells);
-  std::string text = fmt::format("{}: {} cells in obs['{}'], mean probability {:.3f}; {:.1f} s, {:.1f} cells/s\n",
-                                 target.output.string(), grouped(report.cells), target.key, report.counts.mean_probability,
-                                 report.seconds, computed / std::max(report.seconds, 1e-9));
+  std::string text =
+      fmt::format("{}: {} cells in obs['{}'], mean probability {:.3f}; {:.1f} s, {:.1f} cells/s\n",
+                  target.output.string(), grouped(report.cells), target.key, report.counts.mean_probability,
+                  report.seconds, computed / std::max(report.seconds, 1e-9));
   std::vector<std::size_t> order(classes.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
@@ -72,35 +73,24 @@ std::string summary(const finetune::Annotator& annotator, const data::Annotation
 ExitCode annotate_one(const AnnotateCommand& command, const finetune::Annotator& annotator,
                       const data::AnnotationTarget& target) {
   if (is_done(command, annotator, target)) {
-    print(fmt::format("{}: was finished before, by the same model and settings\n", target.output.string()));
+    print_finished_before(target.output);
     return ExitCode::kDone;
   }
-  PhaseProgress opening("cells");
-  std::optional<ProgressBar> bar;
-  const auto check_signal = [&](std::string_view phase, int64_t done, int64_t total) {
-    if (stop_signal() != 0) throw Interrupted("stopped by signal {} before the first cell was annotated", stop_signal());
-    opening(phase, done, total);
-  };
-  const finetune::AnnotateReport report =
-      finetune::annotate_file(annotator, target, program_version(), check_signal, [&](int64_t done, int64_t total) {
-        opening.finish();
-        if (!bar) bar.emplace("annotating", total, "cells", done);
-        bar->update(done);
-        return stop_signal() == 0;
-      });
-  if (bar) bar->finish();
-  if (!report.is_finished) {
-    print(fmt::format("{}: stopped by signal {}; the finished rows are in {}.partial. The same command goes on there\n",
-                      target.input.string(), stop_signal(), target.output.string()));
-    return ExitCode::kSavedAfterSignal;
-  }
-  print(summary(annotator, target, report));
-  return ExitCode::kDone;
+  finetune::AnnotateReport report;
+  const ExitCode code = write_copy({target.input, target.output}, "annotating", "annotated",
+                                   [&](const auto& opening, const auto& keep_going) {
+                                     report = finetune::annotate_file(annotator, target, program_version(),
+                                                                      opening, keep_going);
+                                     return report.is_finished;
+                                   });
+  if (code == ExitCode::kDone) print(summary(annotator, target, report));
+  return code;
 }
 
 ExitCode annotate(const AnnotateCommand& command) {
   if (command.tokens_per_pack < 0)
-    throw ConfigError("command line: --tokens-per-pack: expected a number from 0, got {}", command.tokens_per_pack);
+    throw ConfigError("command line: --tokens-per-pack: expected a number from 0, got {}",
+                      command.tokens_per_pack);
   const std::vector<CopiedFile> files =
       copied_files(command.files, command.out, command.out_dir, "annotate",
                    "scrna-train annotate --checkpoint FINETUNED --out cells.annotated.h5ad cells.h5ad");
@@ -109,9 +99,10 @@ ExitCode annotate(const AnnotateCommand& command) {
   const finetune::Annotator annotator = prepare(command);
   std::vector<data::AnnotationTarget> targets;
   for (const CopiedFile& file : files) {
-    targets.push_back({.input = file.input,
-                       .output = file.output,
-                       .key = command.key.empty() ? finetune::default_key(annotator.model.classifier) : command.key});
+    targets.push_back(
+        {.input = file.input,
+         .output = file.output,
+         .key = command.key.empty() ? finetune::default_key(annotator.model.classifier) : command.key});
     data::check_annotation_target(targets.back());
   }
   for (const data::AnnotationTarget& target : targets) is_done(command, annotator, target);
@@ -128,9 +119,12 @@ void add_annotate(Program& program) {
   auto command = std::make_shared<AnnotateCommand>();
   CLI::App& app = add_command(
       program, "annotate",
-      "writes the class of every cell, as a fine-tuned model sees it, into a copy of the cells' file: obs['scrna_<label>'] and "
-      "obs['scrna_<label>_probability'], the probabilities of all classes in obsm['scrna_<label>_probabilities'] with their "
-      "names in uns['scrna_<label>']. Everything else of the file stays as it is. Interrupted, the same command goes on where "
+      "writes the class of every cell, as a fine-tuned model sees it, into a copy of the cells' file: "
+      "obs['scrna_<label>'] and "
+      "obs['scrna_<label>_probability'], the probabilities of all classes in "
+      "obsm['scrna_<label>_probabilities'] with their "
+      "names in uns['scrna_<label>']. Everything else of the file stays as it is. Interrupted, the same "
+      "command goes on where "
       "it was.",
       {{"scrna-train annotate --checkpoint runs/types --out cells.annotated.h5ad cells.h5ad",
         "runs/types: what scrna-train finetune wrote; then in Python: adata.obs['scrna_cell_type']"},
@@ -138,19 +132,22 @@ void add_annotate(Program& program) {
        {"scrna-train annotate --checkpoint runs/types --key second --out b.h5ad a.h5ad",
         "under other names: obs['second'], obs['second_probability'] ..."}},
       [command] { return annotate(*command); });
-  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, with raw counts")->type_name("FILE.h5ad ...");
+  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, with raw counts")
+      ->type_name("FILE.h5ad ...");
   app.add_option("--checkpoint", command->checkpoint, "the model: a folder that scrna-train finetune wrote")
       ->required()
       ->type_name("FOLDER");
   app.add_option("--out", command->out, "file to write, for one input")->type_name("FILE.h5ad");
-  app.add_option("--out-dir", command->out_dir, "folder to write into, under the inputs' names; made if it does not exist")
+  app.add_option("--out-dir", command->out_dir,
+                 "folder to write into, under the inputs' names; made if it does not exist")
       ->type_name("FOLDER");
   app.add_option("--key", command->key, "name in obs and uns, and the beginning of the other two names")
       ->default_str("scrna_<label>")
       ->type_name("NAME");
   app.add_flag("--force", command->force, "replace an output that exists");
   app.add_option("--device", command->device, "auto (a GPU if there is one), cpu or cuda")->type_name("NAME");
-  app.add_option("--precision", command->precision, "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
+  app.add_option("--precision", command->precision,
+                 "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
       ->type_name("NAME");
   app.add_option("--tokens-per-pack", command->tokens_per_pack,
                  "tokens of one forward pass, at most; 0: 65,536 on a GPU, 8,192 on the CPU")

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +33,8 @@ std::vector<data::EmbeddingTarget> targets_of(const EmbedCommand& command) {
   for (const CopiedFile& file :
        copied_files(command.files, command.out, command.out_dir, "embed",
                     "scrna-train embed --checkpoint RUN --out cells.scrna.h5ad cells.h5ad"))
-    targets.push_back({.input = file.input, .output = file.output, .key = command.key, .beside = command.beside});
+    targets.push_back(
+        {.input = file.input, .output = file.output, .key = command.key, .beside = command.beside});
   return targets;
 }
 
@@ -91,32 +91,18 @@ std::string summary(const train::Embedder& embedder, const data::EmbeddingTarget
 ExitCode embed_one(const EmbedCommand& command, const train::Embedder& embedder,
                    const data::EmbeddingTarget& target) {
   if (is_done(command, embedder, target)) {
-    print(fmt::format("{}: was finished before, by the same model and settings\n", target.output.string()));
+    print_finished_before(target.output);
     return ExitCode::kDone;
   }
-  PhaseProgress opening("cells");
-  std::optional<ProgressBar> bar;
-  const auto check_signal = [&](std::string_view phase, int64_t done, int64_t total) {
-    if (stop_signal() != 0)
-      throw Interrupted("stopped by signal {} before the first cell was embedded", stop_signal());
-    opening(phase, done, total);
-  };
-  const train::EmbedReport report =
-      train::embed_file(embedder, target, program_version(), check_signal, [&](int64_t done, int64_t total) {
-        opening.finish();
-        if (!bar) bar.emplace("embedding", total, "cells", done);
-        bar->update(done);
-        return stop_signal() == 0;
-      });
-  if (bar) bar->finish();
-  if (!report.is_finished) {
-    print(fmt::format(
-        "{}: stopped by signal {}; the finished rows are in {}.partial. The same command goes on there\n",
-        target.input.string(), stop_signal(), target.output.string()));
-    return ExitCode::kSavedAfterSignal;
-  }
-  print(summary(embedder, target, report));
-  return ExitCode::kDone;
+  train::EmbedReport report;
+  const ExitCode code =
+      write_copy({target.input, target.output}, "embedding", "embedded",
+                 [&](const auto& opening, const auto& keep_going) {
+                   report = train::embed_file(embedder, target, program_version(), opening, keep_going);
+                   return report.is_finished;
+                 });
+  if (code == ExitCode::kDone) print(summary(embedder, target, report));
+  return code;
 }
 
 ExitCode embed(const EmbedCommand& command, const train::EmbedSettings& settings) {

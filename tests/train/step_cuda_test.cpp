@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <gtest/gtest.h>
@@ -74,6 +75,8 @@ class TrainStepOnGpu : public testing::Test {
  protected:
   void SetUp() override {
     if (!at::hasCUDA()) GTEST_SKIP() << "skipped: no CUDA device";
+    at::set_num_threads(2);  // of the CPU's twin: tiny products, many threads would wait for each other
+                             // longer than they compute
   }
 };
 

@@ -12,8 +12,10 @@
 
 #include "lib/checkpoint/checkpoint.h"
 #include "lib/core/clock.h"
+#include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/data/synthesize.h"
+#include "lib/train/replay.h"
 #include "lib/train/trainer.h"
 #include "tests/support/temp_dir.h"
 
@@ -124,6 +126,37 @@ TEST_F(TrainerOnGpu, WithoutItTheResumedCurveStaysCloseAndBothFormsOfTheSigmoidL
       EXPECT_EQ(found[i]["tokens"], expected[i]["tokens"]);
     }
     EXPECT_LT(expected.back()["loss"].get<double>(), 0.99 * expected.front()["loss"].get<double>());
+  }
+}
+
+// A limit so tight that ordinary noise exceeds it soon: the step is dumped, and done again from the
+// checkpoint before it.
+TEST_F(TrainerOnGpu, AStepThatDivergedReplaysBitForBitWithDeterministicAttention) {
+  for (const model::Attention attention : {model::Attention::kSigmoid, model::Attention::kSoftmax}) {
+    for (const bool is_deterministic : {true, false}) {
+      TrainConfig config =
+          small(std::string(attention == model::Attention::kSigmoid ? "sigmoid" : "softmax") +
+                (is_deterministic ? "-deterministic" : ""));
+      config.model.attention = attention;
+      config.model.attention_deterministic = is_deterministic;
+      config.train.steps = 60;
+      config.train.global_batch_cells = 6;
+      config.train.on_divergence = OnDivergence::kStop;
+      config.heldout.every_steps = 0;
+      config.checkpoint.every_steps = 4;
+      config.monitor.explosion_factor = 1.1;
+      config.monitor.explosion_window_steps = 10;
+      EXPECT_THROW(train(config, std::nullopt), NumericError);
+      const std::vector<fs::path> dumps{fs::directory_iterator(fs::path(config.run.dir) / "divergence"), {}};
+      ASSERT_EQ(dumps.size(), 1U);
+      const ReplayReport report = replay(dumps[0], {});
+      EXPECT_EQ(report.is_exact_expected, is_deterministic) << report.why_not_exact;
+      if (is_deterministic) {
+        EXPECT_TRUE(report.differences.empty()) << report.differences.front();
+      }
+      const double loss = report.dump.loss;
+      EXPECT_NEAR(report.step.loss, loss, 1e-3 * loss);
+    }
   }
 }
 
