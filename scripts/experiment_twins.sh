@@ -154,7 +154,8 @@ held_out_losses() {
   for run in "$out"/runs/*/; do
     [ -f "$run/metrics.jsonl" ] || continue
     sed -n "s/.*\"heldout_loss\":\($number\).*\"heldout_uniform_loss\":\($number\).*\"heldout_gene_frequency_loss\":\($number\).*/\1 \3 \2/p" \
-      "$run/metrics.jsonl" | tail -n 1 | xargs printf '%-20s%12.4f%18.4f%10.4f\n' "$(basename "$run")"
+      "$run/metrics.jsonl" | tail -n 1 | xargs -r printf '%-20s%12.4f%18.4f%10.4f\n' "$(basename "$run")" | grep . ||
+      printf '%-20s%12s\n' "$(basename "$run")" none
   done
 }
 

@@ -19,14 +19,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct AnnotateCommand {
-  std::vector<std::string> files;
-  std::string checkpoint, out, out_dir;
-  std::string key;                // empty: scrna_<label>
-  std::string device, precision;  // empty: auto
+struct AnnotateCommand : CopyOptions {
+  std::string checkpoint;
+  std::string key;  // empty: scrna_<label>
   int64_t tokens_per_pack = 0;
-  std::vector<std::string> overrides;
-  bool force = false;
 };
 
 // Before the first cell: what would go wrong after hours. True when the output of exactly this is there.
@@ -41,10 +37,7 @@ bool is_done(const AnnotateCommand& command, const finetune::Annotator& annotato
 
 finetune::Annotator prepare(const AnnotateCommand& command) {
   finetune::FinetunedModel model = finetune::load_finetuned(command.checkpoint);
-  std::vector<std::string> assignments = command.overrides;
-  if (!command.device.empty()) assignments.push_back("train.device=" + command.device);
-  if (!command.precision.empty()) assignments.push_back("train.precision=" + command.precision);
-  const train::TrainConfig config = train::config_for_use(*model.encoder, assignments);
+  const train::TrainConfig config = train::config_for_use(*model.encoder, command.assignments());
   return finetune::make_annotator(std::move(model), config, command.tokens_per_pack);
 }
 
@@ -92,7 +85,7 @@ ExitCode annotate(const AnnotateCommand& command) {
     throw ConfigError("command line: --tokens-per-pack: expected a number from 0, got {}",
                       command.tokens_per_pack);
   const std::vector<CopiedFile> files =
-      copied_files(command.files, command.out, command.out_dir, "annotate",
+      copied_files(command, "annotate",
                    "scrna-train annotate --checkpoint FINETUNED --out cells.annotated.h5ad cells.h5ad");
   wait_without_spinning();
   install_stop_signal_handlers();
@@ -132,32 +125,17 @@ void add_annotate(Program& program) {
        {"scrna-train annotate --checkpoint runs/types --key second --out b.h5ad a.h5ad",
         "under other names: obs['second'], obs['second_probability'] ..."}},
       [command] { return annotate(*command); });
-  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, with raw counts")
-      ->type_name("FILE.h5ad ...");
   app.add_option("--checkpoint", command->checkpoint, "the model: a folder that scrna-train finetune wrote")
       ->required()
       ->type_name("FOLDER");
-  app.add_option("--out", command->out, "file to write, for one input")->type_name("FILE.h5ad");
-  app.add_option("--out-dir", command->out_dir,
-                 "folder to write into, under the inputs' names; made if it does not exist")
-      ->type_name("FOLDER");
+  add_copy_options(app, *command);
   app.add_option("--key", command->key, "name in obs and uns, and the beginning of the other two names")
       ->default_str("scrna_<label>")
-      ->type_name("NAME");
-  app.add_flag("--force", command->force, "replace an output that exists");
-  app.add_option("--device", command->device, "auto (a GPU if there is one), cpu or cuda")->type_name("NAME");
-  app.add_option("--precision", command->precision,
-                 "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
       ->type_name("NAME");
   app.add_option("--tokens-per-pack", command->tokens_per_pack,
                  "tokens of one forward pass, at most; 0: 65,536 on a GPU, 8,192 on the CPU")
       ->type_name("N")
       ->default_str("0");
-  app.add_option("--set", command->overrides,
-                 "how files are read or products computed, over the model's own settings, for example "
-                 "data.matrix=layers/counts, data.min_genes=1; repeatable")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
 }
 
 }  // namespace scrna::app

@@ -19,20 +19,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct EmbedCommand {
-  std::vector<std::string> files;
-  std::string checkpoint, out, out_dir;
+struct EmbedCommand : CopyOptions {
+  std::string checkpoint;
   std::string key = "X_scrna";
-  std::string device, precision;  // empty: auto
-  std::vector<std::string> overrides;
-  bool beside = false, force = false;
+  bool beside = false;
 };
 
 std::vector<data::EmbeddingTarget> targets_of(const EmbedCommand& command) {
   std::vector<data::EmbeddingTarget> targets;
   for (const CopiedFile& file :
-       copied_files(command.files, command.out, command.out_dir, "embed",
-                    "scrna-train embed --checkpoint RUN --out cells.scrna.h5ad cells.h5ad"))
+       copied_files(command, "embed", "scrna-train embed --checkpoint RUN --out cells.scrna.h5ad cells.h5ad"))
     targets.push_back(
         {.input = file.input, .output = file.output, .key = command.key, .beside = command.beside});
   return targets;
@@ -64,10 +60,7 @@ bool is_done(const EmbedCommand& command, const train::Embedder& embedder,
 
 train::Embedder prepare(const EmbedCommand& command, const train::EmbedSettings& settings) {
   auto model = std::make_shared<const train::TrainedModel>(train::load_trained_model(command.checkpoint));
-  std::vector<std::string> assignments = command.overrides;
-  if (!command.device.empty()) assignments.push_back("train.device=" + command.device);
-  if (!command.precision.empty()) assignments.push_back("train.precision=" + command.precision);
-  const train::TrainConfig config = train::config_for_use(*model, assignments);
+  const train::TrainConfig config = train::config_for_use(*model, command.assignments());
   return train::make_embedder(std::move(model), config, settings);
 }
 
@@ -141,33 +134,18 @@ void add_embed(Program& program) {
         "--out b.h5ad a.h5ad",
         "an earlier checkpoint, another layer, another pooling, another name"}},
       [command, settings] { return embed(*command, *settings); });
-  app.add_option("FILE.h5ad", command->files, ".h5ad files or patterns, with raw counts")
-      ->type_name("FILE.h5ad ...");
   app.add_option(
          "--checkpoint", command->checkpoint,
          "the model: a run directory (its newest checkpoint), a checkpoint folder, or an exported file")
       ->required()
       ->type_name("PATH");
-  app.add_option("--out", command->out, "file to write, for one input")->type_name("FILE.h5ad");
-  app.add_option("--out-dir", command->out_dir,
-                 "folder to write into, under the inputs' names; made if it does not exist")
-      ->type_name("FOLDER");
+  add_copy_options(app, *command);
   app.add_option("--key", command->key, "name in obsm; the record in uns has it without X_")
       ->default_str("X_scrna")
       ->type_name("NAME");
   app.add_flag("--beside", command->beside,
                "write names of cells and embeddings alone, not a copy of the input");
-  app.add_flag("--force", command->force, "replace an output that exists");
-  app.add_option("--device", command->device, "auto (a GPU if there is one), cpu or cuda")->type_name("NAME");
-  app.add_option("--precision", command->precision,
-                 "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
-      ->type_name("NAME");
   add_fields(app, settings);
-  app.add_option("--set", command->overrides,
-                 "how files are read or products computed, over the model's own settings, for example "
-                 "data.matrix=layers/counts, data.min_genes=1; repeatable")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
 }
 
 }  // namespace scrna::app

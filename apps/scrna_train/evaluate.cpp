@@ -40,6 +40,7 @@ struct EvaluateCommand {
 
 /// Calls of evaluate_embedding() with a part's name, without and with labels; the picture is one more.
 constexpr int64_t kPartsWithLabels = 7, kPartsWithoutLabels = 3;
+constexpr const char* kBaseline = "PCA of counts";
 
 void check(const EvaluateCommand& command) {
   const auto at_least = [](const char* flag, int64_t value, int64_t least) {
@@ -94,16 +95,33 @@ void add_baseline(const EvaluateCommand& command, const data::AnnDataFile& file,
   }
   words = fmt::format("{} principal components of {} of {}", baseline.scores->width,
                       baseline.was_normalised ? "the values (log-normalised already)" : "log-normalised counts", baseline.matrix);
-  embeddings.insert(embeddings.begin(), {"PCA of counts", std::move(*baseline.scores)});
+  embeddings.insert(embeddings.begin(), {kBaseline, std::move(*baseline.scores)});
 }
 
 /// Columns are told apart by their names.
-void require_distinct_names(const std::vector<eval::NamedEmbedding>& embeddings) {
-  std::set<std::string> names;
-  for (const eval::NamedEmbedding& embedding : embeddings)
-    if (!names.insert(embedding.name).second)
-      throw ConfigError("two of the embeddings and checkpoints would both be called '{}'; evaluate them in two runs, or name a "
-                        "checkpoint otherwise with --name", embedding.name);
+void require_distinct_names(const ModelChoice& models, const std::vector<eval::EmbeddingPlace>& places) {
+  std::set<std::string> names = {kBaseline};
+  const auto add = [&](const std::string& name) {
+    if (!names.insert(name).second)
+      throw ConfigError("two of the baseline, embeddings and checkpoints would both be called '{}'; evaluate them in two runs, or "
+                        "name a checkpoint otherwise with --name", name);
+  };
+  for (const eval::EmbeddingPlace& place : places) add(name_of(place));
+  for (const NamedCheckpoint& model : models.checkpoints) {
+    add(model.name);
+    add(untrained_name(model.name));
+  }
+}
+
+/// Mistakes that would show after the first model or data set was measured. One model of one file is measured at once.
+void check_before_work(const EvaluateCommand& command, const std::vector<DataSet>& sets,
+                       const std::vector<eval::EmbeddingPlace>& places) {
+  require_distinct_names(command.models, places);
+  if (!command.out.empty()) eval::make_results_folder(command.out);
+  for (const DataSet& set : sets)
+    for (const eval::EmbeddingPlace& place : places)
+      if (place.file.empty()) data::require_obsm(set.file, place.key);
+  if (sets.size() * command.models.checkpoints.size() > 1) check_models(command.models, sets);
 }
 
 /// A value of --exclude-label that was not tied to a file is excluded where it is; nowhere is a mistake, which
@@ -175,7 +193,6 @@ void evaluate_set(const EvaluateCommand& command, const std::vector<eval::Embedd
     model.embedding.values = {};
     models.emplace(model.embedding.name, std::move(model));
   }
-  require_distinct_names(embeddings);
   eval::leave_out_missing(set.cells, embeddings, set.choice);
   const std::vector<std::string> names = file.obs_index();
   for (const int64_t cell : set.cells.cells) set.cell_names.push_back(names[cell]);
@@ -203,13 +220,13 @@ ExitCode evaluate(EvaluateCommand command) {
   report.options.seed = command.data.common.seed;
   report.options.with_umap = !command.without_umap && !command.out.empty();
   for (const NamedCheckpoint& model : command.models.checkpoints) report.models.push_back({model.name, model.group, model.path});
-  if (sets.size() > 1) check_models(command.models, sets);
+  check_before_work(command, sets, places);
   for (eval::DataSetReport& set : report.data_sets) evaluate_set(command, places, report.options, set);
+  print(eval::evaluation_table(report));
   if (!command.out.empty()) {
     eval::write_evaluation(command.out, report);
     evaluation_page(report).write(std::filesystem::path(command.out) / "report.html");
   }
-  print(eval::evaluation_table(report));
   return ExitCode::kDone;
 }
 

@@ -74,6 +74,8 @@ EvaluatedModel evaluate_model(const ModelChoice& choice, const train::Embedder& 
 
 }  // namespace
 
+std::string untrained_name(const std::string& name) { return name + " untrained"; }
+
 void check_models(const ModelChoice& choice, const std::vector<DataSet>& sets) {
   for (const NamedCheckpoint& checkpoint : choice.checkpoints) {
     const train::Embedder embedder = embedder_of(choice, checkpoint.path);
@@ -92,8 +94,8 @@ std::vector<EvaluatedModel> evaluate_models(const ModelChoice& choice, const std
     embedder.encoder = std::make_unique<model::Encoder>(config.model, embedder.model->vocabulary.size(),
                                                         config.tokenizer.max_tokens, config.train.seed,
                                                         embedder.encoder->device(), embedder.encoder->compute_type());
-    out.push_back(evaluate_model(choice, embedder, corpus, cells, checkpoint.name + " untrained",
-                                 checkpoint.group.empty() ? "" : checkpoint.group + " untrained"));
+    out.push_back(evaluate_model(choice, embedder, corpus, cells, untrained_name(checkpoint.name),
+                                 checkpoint.group.empty() ? "" : untrained_name(checkpoint.group)));
   }
   return out;
 }

@@ -26,11 +26,14 @@ struct EvaluatedModel {
   std::optional<eval::MaskedLoss> loss;  // of `cells`
 };
 
+/// Of the model before training, beside the trained one's.
+std::string untrained_name(const std::string& name);
+
 /// Opens every file with every model and computes nothing: a file that a model cannot read is found before hours of work.
 /// Throws what evaluate_models() throws for such a file.
 void check_models(const ModelChoice& choice, const std::vector<DataSet>& sets);
 
-/// For each checkpoint two results: the trained model and, named "... untrained", the same architecture with the weights
+/// For each checkpoint two results: the trained model and, with its untrained_name(), the same architecture with the weights
 /// that its seed draws. Cells without enough genes of the vocabulary are NaN. The loss is that of `cells` (rows of the
 /// file). Throws Interrupted after a signal, and what train::load_trained_model() and train::open_cells() throw.
 std::vector<EvaluatedModel> evaluate_models(const ModelChoice& choice, const std::string& file,

@@ -12,11 +12,38 @@ namespace scrna::app {
 
 namespace fs = std::filesystem;
 
-std::vector<CopiedFile> copied_files(const std::vector<std::string>& inputs, const std::string& out,
-                                     const std::string& out_dir, const std::string& verb,
+std::vector<std::string> CopyOptions::assignments() const {
+  std::vector<std::string> words = overrides;
+  if (!device.empty()) words.push_back("train.device=" + device);
+  if (!precision.empty()) words.push_back("train.precision=" + precision);
+  return words;
+}
+
+void add_copy_options(CLI::App& app, CopyOptions& options) {
+  app.add_option("FILE.h5ad", options.files, ".h5ad files or patterns, with raw counts")
+      ->type_name("FILE.h5ad ...");
+  app.add_option("--out", options.out, "file to write, for one input")->type_name("FILE.h5ad");
+  app.add_option("--out-dir", options.out_dir,
+                 "folder to write into, under the inputs' names; made if it does not exist")
+      ->type_name("FOLDER");
+  app.add_flag("--force", options.force, "replace an output that exists");
+  app.add_option("--device", options.device, "auto (a GPU if there is one), cpu or cuda")->type_name("NAME");
+  app.add_option("--precision", options.precision,
+                 "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
+      ->type_name("NAME");
+  app.add_option("--set", options.overrides,
+                 "how files are read or products computed, over the model's own settings, for example "
+                 "data.matrix=layers/counts, data.min_genes=1; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+std::vector<CopiedFile> copied_files(const CopyOptions& options, const std::string& verb,
                                      const std::string& example) {
-  if (inputs.empty()) throw ConfigError("no input; name one or more .h5ad files, for example: {}", example);
-  const std::vector<fs::path> paths = data::resolve_files(inputs);
+  const std::string &out = options.out, &out_dir = options.out_dir;
+  if (options.files.empty())
+    throw ConfigError("no input; name one or more .h5ad files, for example: {}", example);
+  const std::vector<fs::path> paths = data::resolve_files(options.files);
   if (out.empty() == out_dir.empty()) {
     throw ConfigError(
         "expected one of --out FILE.h5ad (for one input) and --out-dir FOLDER (for any number), got {}",

@@ -8,21 +8,37 @@
 #include <string>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "lib/core/error.h"
 #include "lib/data/cell_source.h"
 
 namespace scrna::app {
 
+/// What such a command takes besides the model.
+struct CopyOptions {
+  std::vector<std::string> files;
+  std::string out, out_dir;
+  std::string device, precision;  // empty: auto
+  std::vector<std::string> overrides;
+  bool force = false;
+
+  /// For train::config_for_use().
+  [[nodiscard]] std::vector<std::string> assignments() const;
+};
+
+/// FILE.h5ad, --out, --out-dir, --force, --device, --precision, --set.
+void add_copy_options(CLI::App& app, CopyOptions& options);
+
 struct CopiedFile {
   std::filesystem::path input, output;
 };
 
-/// inputs: paths and patterns. example: a whole command, for messages; verb: "embed". Makes out_dir where it
+/// example: a whole command, for messages; verb: "embed". Makes out_dir where it
 /// is missing. Throws ConfigError without inputs, with neither or both of out and out_dir, for several inputs
 /// to one output, and for an output that is a folder; DataError as data::resolve_files() and when out_dir
 /// cannot be made.
-std::vector<CopiedFile> copied_files(const std::vector<std::string>& inputs, const std::string& out,
-                                     const std::string& out_dir, const std::string& verb,
+std::vector<CopiedFile> copied_files(const CopyOptions& options, const std::string& verb,
                                      const std::string& example);
 
 /// What the writers of lib/ call: while they open a file, and with the cells that are done; false: stop.

@@ -39,6 +39,14 @@ void check_finite(const ObsmMatrix& matrix, const std::string& where) {
                     where, wrong_rows, matrix.cells, first);
 }
 
+/// Of obsm/KEY, which must be there.
+h5::ObjectKind required_kind(const h5::Group& root, const std::string& key) {
+  const h5::ObjectKind kind =
+      root.kind_of("obsm") == h5::ObjectKind::kGroup ? root.kind_of("obsm/" + key) : h5::ObjectKind::kMissing;
+  if (key.empty() || kind == h5::ObjectKind::kMissing) refuse_key(root, key);
+  return kind;
+}
+
 }  // namespace
 
 std::vector<std::string> obsm_keys(const std::filesystem::path& path) {
@@ -46,13 +54,16 @@ std::vector<std::string> obsm_keys(const std::filesystem::path& path) {
   return keys_of(h5::open_file(path));
 }
 
+void require_obsm(const std::filesystem::path& path, const std::string& key) {
+  const std::lock_guard lock(h5::hdf5_mutex());
+  required_kind(h5::open_file(path), key);
+}
+
 ObsmMatrix read_obsm(const std::filesystem::path& path, const std::string& key) {
   const std::lock_guard lock(h5::hdf5_mutex());
   const h5::Group root = h5::open_file(path);
   const std::string member = "obsm/" + key;
-  const h5::ObjectKind kind = root.kind_of("obsm") == h5::ObjectKind::kGroup ? root.kind_of(member) : h5::ObjectKind::kMissing;
-  if (key.empty() || kind == h5::ObjectKind::kMissing) refuse_key(root, key);
-  if (kind == h5::ObjectKind::kGroup)
+  if (required_kind(root, key) == h5::ObjectKind::kGroup)
     throw DataError("{}:/{} is a {}; only dense matrices can be read as an embedding: adata.obsm['{}'] = numpy.asarray(...)",
                     root.where(), member, root.text_attribute("encoding-type", member).value_or("group"), key);
   const h5::Dataset values = root.dataset(member);

@@ -18,6 +18,9 @@ struct ObsmMatrix {
 /// Names of the matrices of obsm, sorted; empty without any. Throws DataError for a file that cannot be opened.
 std::vector<std::string> obsm_keys(const std::filesystem::path& path);
 
+/// Throws DataError, naming those there are, when there is none of that name.
+void require_obsm(const std::filesystem::path& path, const std::string& key);
+
 /// One of them. Throws DataError when there is none of that name (naming those there are), when it is a table or sparse,
 /// when it has no column, and when a value is not finite (naming its row). A row of nothing but NaN is kept: that is how
 /// `scrna-train embed` and others say that a cell has no embedding.

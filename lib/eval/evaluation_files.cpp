@@ -1,11 +1,16 @@
 #include "lib/eval/evaluation_files.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
+
+#include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "lib/core/csv.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/eval/seed_groups.h"
@@ -14,15 +19,6 @@ namespace scrna::eval {
 namespace {
 
 using nlohmann::ordered_json;
-
-/// A field of a CSV file, in quotes where it must be (RFC 4180).
-std::string field(const std::string& text) {
-  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-  std::string out(1, '"');
-  for (const char c : text) out.append(c == '"' ? 2 : 1, c);
-  out.push_back('"');
-  return out;
-}
 
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.9g}", value) : ""; }
 
@@ -147,7 +143,7 @@ std::string metrics_csv(const EvaluationReport& report) {
   std::string out = "data_set,embedding,group,metric,value\n";
   for_each_evaluation(report, [&](const DataSetReport& data_set, const Evaluation& evaluation) {
     const std::string start =
-        fmt::format("{},{},{},", field(data_set.name), field(evaluation.name), field(evaluation.group));
+        fmt::format("{},{},{},", csv_field(data_set.name), csv_field(evaluation.name), csv_field(evaluation.group));
     for (const MetricRow& row : metric_rows()) out += fmt::format("{}{},{}\n", start, row.name, number(row.value(evaluation)));
     if (!evaluation.loss) return;
     out += fmt::format("{}masked_loss,{}\n", start, number(evaluation.loss->mean));
@@ -164,7 +160,7 @@ std::string groups_csv(const EvaluationReport& report) {
     for (const SeedGroup& group : seed_groups(data_set.evaluations)) {
       for (const MetricRow& row : grouped_rows()) {
         const MeanDeviation value = group.over(row.value);
-        out += fmt::format("{},{},{},{},{},{}\n", field(data_set.name), field(group.name), row.name, value.runs,
+        out += fmt::format("{},{},{},{},{},{}\n", csv_field(data_set.name), csv_field(group.name), row.name, value.runs,
                            number(value.mean), number(value.deviation));
       }
     }
@@ -176,7 +172,7 @@ std::string leiden_csv(const EvaluationReport& report) {
   std::string out = "data_set,embedding,resolution,clusters,nmi,ari\n";
   for_each_evaluation(report, [&](const DataSetReport& data_set, const Evaluation& evaluation) {
     for (const LeidenPoint& point : evaluation.leiden)
-      out += fmt::format("{},{},{},{},{},{}\n", field(data_set.name), field(evaluation.name), number(point.resolution),
+      out += fmt::format("{},{},{},{},{},{}\n", csv_field(data_set.name), csv_field(evaluation.name), number(point.resolution),
                          point.clusters, number(point.nmi), number(point.ari));
   });
   return out;
@@ -188,8 +184,8 @@ std::string mmd_csv(const EvaluationReport& report) {
   for_each_evaluation(report, [&](const DataSetReport& data_set, const Evaluation& evaluation) {
     const std::vector<std::string>& names = data_set.cells.labels.names;
     for (const PairSeparation& pair : evaluation.separation)
-      out += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", field(data_set.name), field(evaluation.name),
-                         field(names[pair.first]), field(names[pair.second]), pair.first_cells, pair.second_cells,
+      out += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_field(data_set.name), csv_field(evaluation.name),
+                         csv_field(names[pair.first]), csv_field(names[pair.second]), pair.first_cells, pair.second_cells,
                          number(pair.bandwidth), number(pair.mmd_squared), number(pair.mmd), number(pair.mmd_low),
                          number(pair.mmd_high), number(pair.mmd_deviation));
   });
@@ -199,7 +195,7 @@ std::string mmd_csv(const EvaluationReport& report) {
 std::string umap_csv(const EvaluationReport& report) {
   const std::vector<std::string> names = embedding_names(report);
   std::string out = "data_set,cell,label,batch";
-  for (const std::string& name : names) out += fmt::format(",{},{}", field(name + " x"), field(name + " y"));
+  for (const std::string& name : names) out += fmt::format(",{},{}", csv_field(name + " x"), csv_field(name + " y"));
   out += "\n";
   for (const DataSetReport& data_set : report.data_sets) {
     std::vector<const Evaluation*> columns;  // null: this data set does not have it
@@ -210,9 +206,9 @@ std::string umap_csv(const EvaluationReport& report) {
     }
     const LabelledCells& cells = data_set.cells;
     for (int64_t i = 0; i < cells.labels.cells(); ++i) {
-      out += fmt::format("{},{},{},{}", field(data_set.name), field(data_set.cell_names[i]),
-                         data_set.has_labels() ? field(cells.labels.names[cells.labels.codes[i]]) : "",
-                         cells.batches ? field(cells.batches->names[cells.batches->codes[i]]) : "");
+      out += fmt::format("{},{},{},{}", csv_field(data_set.name), csv_field(data_set.cell_names[i]),
+                         data_set.has_labels() ? csv_field(cells.labels.names[cells.labels.codes[i]]) : "",
+                         cells.batches ? csv_field(cells.batches->names[cells.batches->codes[i]]) : "");
       for (const Evaluation* column : columns)
         out += column == nullptr ? ",," : fmt::format(",{:.5g},{:.5g}", column->umap.row(i)[0], column->umap.row(i)[1]);
       out += "\n";
@@ -221,11 +217,17 @@ std::string umap_csv(const EvaluationReport& report) {
   return out;
 }
 
-void write_evaluation(const std::filesystem::path& folder, const EvaluationReport& report) {
+void make_results_folder(const std::filesystem::path& folder) {
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
   if (problem) throw DataError("cannot make the folder {}: {}", folder.string(), problem.message());
-  write_file_atomically(folder / "evaluation.json", evaluation_json(report));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    throw DataError("the folder {} cannot be written to: {}", folder.string(), std::strerror(errno));
+}
+
+void write_evaluation(const std::filesystem::path& folder, const EvaluationReport& report) {
+  make_results_folder(folder);
+  for (const char* file : {"evaluation.json", "groups.csv", "umap.csv"}) std::filesystem::remove(folder / file);
   write_file_atomically(folder / "metrics.csv", metrics_csv(report));
   write_file_atomically(folder / "leiden.csv", leiden_csv(report));
   write_file_atomically(folder / "mmd.csv", mmd_csv(report));
@@ -233,6 +235,7 @@ void write_evaluation(const std::filesystem::path& folder, const EvaluationRepor
   for_each_evaluation(report, [&](const DataSetReport&, const Evaluation& evaluation) { has_groups |= !evaluation.group.empty(); });
   if (has_groups) write_file_atomically(folder / "groups.csv", groups_csv(report));
   if (report.options.with_umap) write_file_atomically(folder / "umap.csv", umap_csv(report));
+  write_file_atomically(folder / "evaluation.json", evaluation_json(report));
 }
 
 }  // namespace scrna::eval

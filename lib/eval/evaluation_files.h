@@ -54,8 +54,12 @@ std::string leiden_csv(const EvaluationReport& report);
 std::string mmd_csv(const EvaluationReport& report);
 std::string umap_csv(const EvaluationReport& report);
 
-/// evaluation.json and the CSV files (groups.csv when there are groups, umap.csv with pictures) into a folder, made if it
-/// does not exist; each is replaced whole. Throws DataError.
+/// Makes the folder that write_evaluation() will need. Throws DataError when it cannot be made or written to.
+void make_results_folder(const std::filesystem::path& folder);
+
+/// The CSV files (groups.csv when there are groups, umap.csv with pictures) and, last, evaluation.json into a folder, made if
+/// it does not exist; each is replaced whole, and one of an earlier evaluation that this one has not is removed. Throws
+/// DataError.
 void write_evaluation(const std::filesystem::path& folder, const EvaluationReport& report);
 
 }  // namespace scrna::eval

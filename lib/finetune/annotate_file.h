@@ -1,6 +1,7 @@
-// From a fine-tuned model and a file of cells to their classes in that file's copy: what `scrna-train annotate` does with
-// each of its inputs. As embed_file.h: all cells in their order, one without enough genes of the vocabulary has no class
-// and is counted, and rows that are done are kept beside the output, so that an interrupted command goes on.
+// From a fine-tuned model and a file of cells to their classes in that file's copy: what `scrna-train
+// annotate` does with each of its inputs. As embed_file.h: all cells in their order, one without enough genes
+// of the vocabulary has no class and is counted, and rows that are done are kept beside the output, so that
+// an interrupted command goes on.
 #pragma once
 
 #include <filesystem>
@@ -27,11 +28,7 @@ std::string default_key(const Classifier& classifier);
 /// SHA-256 of everything the predictions for that file depend on.
 std::string settings_of(const Annotator& annotator, const std::filesystem::path& file);
 
-struct AnnotateReport {
-  bool is_finished = false;   // false: keep_going said to stop
-  int64_t cells = 0;          // of the file
-  int64_t resumed_cells = 0;  // found done
-  double seconds = 0;         // computing them
+struct AnnotateReport : train::CellRowsReport {
   data::AnnotationCounts counts;
 };
 

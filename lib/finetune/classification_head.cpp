@@ -46,12 +46,13 @@ std::pair<at::Tensor, at::Tensor> standardisation_of(const at::Tensor& rows_BD) 
               .to(at::kFloat)};
 }
 
-ClassificationHead::ClassificationHead(const at::Tensor& mean, const at::Tensor& deviation, int64_t num_classes,
-                                       uint64_t seed, at::Device device)
+ClassificationHead::ClassificationHead(const at::Tensor& mean, const at::Tensor& deviation,
+                                       int64_t num_classes, uint64_t seed, at::Device device)
     : mean_(mean.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true)),
       inverse_deviation_(deviation.reciprocal().to(device, at::kFloat)),
       deviation_(deviation.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true)),
-      weight_(model::normal_values({num_classes, mean.size(0)}, kInitialDeviation, seed, "classifier.weight")),
+      weight_(
+          model::normal_values({num_classes, mean.size(0)}, kInitialDeviation, seed, "classifier.weight")),
       bias_(at::zeros({num_classes})) {
   weight_.requires_grad_(true);
   bias_.requires_grad_(true);
@@ -90,7 +91,9 @@ ClassificationHead::Loss ClassificationHead::loss_with_gradients(const at::Tenso
 
 HeadWeights ClassificationHead::weights() const {
   const at::NoGradGuard no_grad;
-  const auto copy = [](const at::Tensor& x) { return x.detach().to(at::kCPU, at::kFloat, false, /*copy=*/true); };
+  const auto copy = [](const at::Tensor& x) {
+    return x.detach().to(at::kCPU, at::kFloat, false, /*copy=*/true);
+  };
   return {copy(mean_), copy(deviation_), copy(weight_), copy(bias_)};
 }
 
@@ -100,7 +103,8 @@ at::Tensor spread_over_tokens(const at::Tensor& d_pooled_BD, const at::Tensor& c
   const int32_t* begin = cu_seqlens_host.const_data_ptr<int32_t>();
   const int64_t num_cells = cu_seqlens_host.numel() - 1, num_tokens = begin[num_cells];
   SCRNA_CHECK(d_pooled_BD.size(0) == num_cells, "{} rows for {} cells", d_pooled_BD.size(0), num_cells);
-  at::Tensor cell_of_token = at::empty({num_tokens}, at::kLong), parts = at::empty({num_tokens, 1}, at::kFloat);
+  at::Tensor cell_of_token = at::empty({num_tokens}, at::kLong),
+             parts = at::empty({num_tokens, 1}, at::kFloat);
   int64_t* cells = cell_of_token.mutable_data_ptr<int64_t>();
   float* part = parts.mutable_data_ptr<float>();
   for (int64_t cell = 0; cell < num_cells; ++cell) {

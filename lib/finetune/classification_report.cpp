@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "lib/core/csv.h"
 #include "lib/core/error.h"
 #include "lib/core/progress.h"
 
@@ -63,19 +64,11 @@ ClassificationReport classification_report(std::span<const int32_t> truth, std::
   return report;
 }
 
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-  std::string out(1, '"');
-  for (const char c : text) out.append(c == '"' ? 2 : 1, c);
-  out.push_back('"');
-  return out;
-}
-
 std::string per_class_csv(const ClassificationReport& report) {
   std::string text = "class,cells,predicted,precision,recall,f1\n";
   for (const ClassScores& scores : report.classes)
-    text += fmt::format("{},{},{},{:.9g},{:.9g},{:.9g}\n", csv_field(scores.name), scores.cells, scores.predicted,
-                        scores.precision, scores.recall, scores.f1);
+    text += fmt::format("{},{},{},{:.9g},{:.9g},{:.9g}\n", csv_field(scores.name), scores.cells,
+                        scores.predicted, scores.precision, scores.recall, scores.f1);
   return text;
 }
 

@@ -1,5 +1,6 @@
-// How well classes are predicted: the confusion matrix and everything that follows from it, by the definitions of
-// scikit-learn's classification_report (zero_division = 0). tests/oracle/compare_finetune.py compares.
+// How well classes are predicted: the confusion matrix and everything that follows from it, by the
+// definitions of scikit-learn's classification_report (zero_division = 0). tests/oracle/compare_finetune.py
+// compares.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,6 @@ ClassificationReport classification_report(std::span<const int32_t> truth, std::
 std::string per_class_csv(const ClassificationReport& report);
 /// First line: "" and the classes as predicted; then a line for each class as it is.
 std::string confusion_csv(const ClassificationReport& report);
-/// A field of a CSV file, in quotes where it must be (RFC 4180).
-std::string csv_field(const std::string& text);
 
 /// The classes as lines for people, the most frequent first, at most `most_lines`.
 std::string per_class_table(const ClassificationReport& report, std::size_t most_lines = 30);

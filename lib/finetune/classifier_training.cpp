@@ -64,7 +64,8 @@ std::vector<ElementRange> trained_ranges(const model::Encoder& encoder) {
   for (std::size_t i = 0; i < parameters.all().size(); ++i) {
     if (encoder.gradient_moment(i) == model::GradientMoment::kForward) continue;  // the output head's
     ElementRange range = parameters.range_of(i);
-    range.end = (range.end + ops::kParameterAlignment - 1) / ops::kParameterAlignment * ops::kParameterAlignment;
+    range.end =
+        (range.end + ops::kParameterAlignment - 1) / ops::kParameterAlignment * ops::kParameterAlignment;
     ranges.push_back(range);
   }
   std::ranges::sort(ranges, {}, &ElementRange::begin);
@@ -78,8 +79,8 @@ std::vector<ElementRange> trained_ranges(const model::Encoder& encoder) {
   return merged;
 }
 
-ClassifierTraining::ClassifierTraining(train::Embedder& embedder, const LabelledCells& cells, const Split& split,
-                                       const FinetuneConfig& config)
+ClassifierTraining::ClassifierTraining(train::Embedder& embedder, const LabelledCells& cells,
+                                       const Split& split, const FinetuneConfig& config)
     : embedder_(embedder),
       cells_(cells),
       split_(split),
@@ -92,10 +93,9 @@ ClassifierTraining::ClassifierTraining(train::Embedder& embedder, const Labelled
   const int64_t per_epoch = (std::ssize(split.training) + training.batch_cells - 1) / training.batch_cells;
   total_steps_ = per_epoch * training.epochs;
   if (!config.frozen)
-    encoder_optimizer_ =
-        std::make_unique<optim::AdamW>(embedder.encoder->parameters(),
-                                       optim_config(training, training.learning_rate, total_steps_),
-                                       trained_ranges(*embedder.encoder));
+    encoder_optimizer_ = std::make_unique<optim::AdamW>(
+        embedder.encoder->parameters(), optim_config(training, training.learning_rate, total_steps_),
+        trained_ranges(*embedder.encoder));
 }
 
 std::optional<at::Tensor> ClassifierTraining::embed_part(
@@ -105,10 +105,9 @@ std::optional<at::Tensor> ClassifierTraining::embed_part(
   for (std::size_t first = 0; first < part.size(); first += kWindowCells) {
     const std::span<const int64_t> members =
         std::span(part).subspan(first, std::min<std::size_t>(kWindowCells, part.size() - first));
-    const at::Tensor window =
-        eval::embed_cells(*embedder_.encoder, tokens_of(cells_.tokens, members), embedder_.options, [&](int64_t cell) {
-          return keep_going(done + static_cast<int64_t>(first) + cell, total);
-        });
+    const at::Tensor window = eval::embed_cells(
+        *embedder_.encoder, tokens_of(cells_.tokens, members), embedder_.options,
+        [&](int64_t cell) { return keep_going(done + static_cast<int64_t>(first) + cell, total); });
     if (!window.defined()) return std::nullopt;
     rows.push_back(window);
   }
@@ -128,7 +127,8 @@ bool ClassifierTraining::embed(const TrainingCallbacks& callbacks) {
     training_rows_ = training->to(device_);
   }
   const auto [mean, deviation] = standardisation_of(*training);
-  head_ = std::make_unique<ClassificationHead>(mean, deviation, std::ssize(cells_.classes), config_.training.seed, device_);
+  head_ = std::make_unique<ClassificationHead>(mean, deviation, std::ssize(cells_.classes),
+                                               config_.training.seed, device_);
   head_optimizer_ = std::make_unique<optim::AdamW>(
       head_->parameters(), optim_config(config_.training, config_.training.head_learning_rate, total_steps_));
   return callbacks.keep_embedding(total, total);
@@ -144,7 +144,8 @@ bool ClassifierTraining::run(const TrainingCallbacks& callbacks) {
     if (!train_epoch(epoch, callbacks, out)) return false;
     if (!predict(callbacks, out)) return false;
     out.seconds = now_seconds() - start;
-    out.is_best = out.report.macro_f1 > best_f1 || (out.report.macro_f1 == best_f1 && out.heldout_loss < best_loss);
+    out.is_best =
+        out.report.macro_f1 > best_f1 || (out.report.macro_f1 == best_f1 && out.heldout_loss < best_loss);
     if (out.is_best) {
       best_f1 = out.report.macro_f1;
       best_loss = out.heldout_loss;
@@ -191,7 +192,8 @@ bool ClassifierTraining::train_epoch(int64_t epoch, const TrainingCallbacks& cal
 
 // places: into split_.training.
 void ClassifierTraining::frozen_step(const std::vector<int64_t>& places) {
-  at::Tensor targets = at::empty({std::ssize(places)}, at::kLong), weights = at::empty({std::ssize(places)}, at::kFloat);
+  at::Tensor targets = at::empty({std::ssize(places)}, at::kLong),
+             weights = at::empty({std::ssize(places)}, at::kFloat);
   at::Tensor index = at::empty({std::ssize(places)}, at::kLong);
   double weight_sum = 0;
   for (std::size_t i = 0; i < places.size(); ++i) {
@@ -204,7 +206,8 @@ void ClassifierTraining::frozen_step(const std::vector<int64_t>& places) {
   }
   head_->parameters().zero_gradients();
   const at::Tensor rows = at::index_select(training_rows_, 0, index.to(device_));
-  const auto loss = head_->loss_with_gradients(rows, targets.to(device_), weights.to(device_), 1 / weight_sum);
+  const auto loss =
+      head_->loss_with_gradients(rows, targets.to(device_), weights.to(device_), 1 / weight_sum);
   loss_sum_.add_(loss.sum);
   update(weight_sum);
 }
@@ -216,7 +219,8 @@ void ClassifierTraining::full_step(const std::vector<int64_t>& places) {
   for (const int64_t place : places) {
     members.push_back(split_.training[static_cast<std::size_t>(place)]);
     lengths.push_back(static_cast<int32_t>(cells_.tokens.tokens_of(members.back()).size()));
-    weight_sum += class_weights_[static_cast<std::size_t>(cells_.cells[static_cast<std::size_t>(members.back())].label)];
+    weight_sum += class_weights_[static_cast<std::size_t>(
+        cells_.cells[static_cast<std::size_t>(members.back())].label)];
   }
   embedder_.encoder->parameters().zero_gradients();
   head_->parameters().zero_gradients();
@@ -230,7 +234,8 @@ void ClassifierTraining::full_step(const std::vector<int64_t>& places) {
 }
 
 void ClassifierTraining::add_gradients(const std::vector<int64_t>& members, std::size_t pack, double scale) {
-  at::Tensor targets = at::empty({std::ssize(members)}, at::kLong), weights = at::empty({std::ssize(members)}, at::kFloat);
+  at::Tensor targets = at::empty({std::ssize(members)}, at::kLong),
+             weights = at::empty({std::ssize(members)}, at::kFloat);
   for (std::size_t i = 0; i < members.size(); ++i) {
     const int32_t label = cells_.cells[static_cast<std::size_t>(members[i])].label;
     targets.mutable_data_ptr<int64_t>()[i] = label;
@@ -251,19 +256,20 @@ void ClassifierTraining::add_gradients(const std::vector<int64_t>& members, std:
                                    hidden.scalar_type()));
 }
 
-// Nothing waits for a GPU: a loss that is not finite keeps AdamW from moving, and the end of the epoch finds it.
+// Nothing waits for a GPU: a loss that is not finite keeps AdamW from moving, and the end of the epoch finds
+// it.
 void ClassifierTraining::update(double weight_sum) {
   const TrainingSettings& training = config_.training;
   ops::ParameterSet& head = head_->parameters();
   at::Tensor squares = head.squared_gradient_norm_per_layer();
-  head_learning_rate_ = optim::learning_rate_at(optim_config(training, training.head_learning_rate, total_steps_), steps_,
-                                                total_steps_);
+  head_learning_rate_ = optim::learning_rate_at(
+      optim_config(training, training.head_learning_rate, total_steps_), steps_, total_steps_);
   const at::Tensor gate = loss_sum_.to(at::kFloat);
   if (encoder_optimizer_) {
     ops::ParameterSet& encoder = embedder_.encoder->parameters();
     squares = at::cat({encoder.squared_gradient_norm_per_layer(), squares});
-    learning_rate_ =
-        optim::learning_rate_at(optim_config(training, training.learning_rate, total_steps_), steps_, total_steps_);
+    learning_rate_ = optim::learning_rate_at(optim_config(training, training.learning_rate, total_steps_),
+                                             steps_, total_steps_);
     encoder_optimizer_->step(learning_rate_, squares, gate);
     encoder.refresh_compute_values();
   }
@@ -273,16 +279,23 @@ void ClassifierTraining::update(double weight_sum) {
 }
 
 bool ClassifierTraining::predict(const TrainingCallbacks& callbacks, Epoch& out) {
-  const auto rows = config_.frozen
-                        ? std::optional(heldout_rows_)
-                        : embed_part(split_.heldout, 0, std::ssize(split_.heldout),
-                                     [&](int64_t, int64_t) { return callbacks.keep_going(steps_, total_steps_); });
+  std::optional<at::Tensor> rows;
+  try {
+    rows = config_.frozen ? std::optional(heldout_rows_)
+                          : embed_part(split_.heldout, 0, std::ssize(split_.heldout), [&](int64_t, int64_t) {
+                              return callbacks.keep_going(steps_, total_steps_);
+                            });
+  } catch (const NumericError&) {  // which blames the checkpoint
+    throw NumericError("epoch {}: embeddings of held-out cells are not finite; lower --learning-rate",
+                       out.epoch);
+  }
   if (!rows) return false;
   out.probabilities = head_->weights().probabilities(*rows);
   const auto probabilities = out.probabilities.accessor<float, 2>();
   std::vector<int32_t> truth, predicted;
   for (int64_t i = 0; i < out.probabilities.size(0); ++i) {
-    const int32_t label = cells_.cells[static_cast<std::size_t>(split_.heldout[static_cast<std::size_t>(i)])].label;
+    const int32_t label =
+        cells_.cells[static_cast<std::size_t>(split_.heldout[static_cast<std::size_t>(i)])].label;
     int32_t best = 0;
     for (int32_t c = 1; c < static_cast<int32_t>(probabilities.size(1)); ++c)
       if (probabilities[i][c] > probabilities[i][best]) best = c;

@@ -1,6 +1,6 @@
-// What `scrna-train finetune` can be told. Kept with the result as finetune.yaml. The numbers that differ between
-// training a head on fixed embeddings (an epoch is a few products) and training everything (an epoch is a pass of the
-// encoder over all cells) are 0 here until resolved() puts the default of the mode.
+// What `scrna-train finetune` can be told. Kept with the result as finetune.yaml. The numbers that differ
+// between training a head on fixed embeddings (an epoch is a few products) and training everything (an epoch
+// is a pass of the encoder over all cells) are 0 here until resolved() puts the default of the mode.
 #pragma once
 
 #include <array>
@@ -42,29 +42,35 @@ struct TrainingSettings {
 
   template <class V>
   void visit(V&& v) {
-    v("epochs", epochs, "passes over the training cells, at most; 0: 10, with --frozen 200", config::between(0, 1e6));
+    v("epochs", epochs, "passes over the training cells, at most; 0: 10, with --frozen 200",
+      config::between(0, 1e6));
     v("patience", patience,
       "epochs without a better held-out macro F1 after which training ends; 0: 3, with --frozen 20",
       config::between(0, 1e6));
-    v("batch_cells", batch_cells, "cells of one optimizer step; 0: 32, with --frozen 256", config::between(0, 1e6));
+    v("batch_cells", batch_cells, "cells of one optimizer step; 0: 32, with --frozen 256",
+      config::between(0, 1e6));
     v("learning_rate", learning_rate, "peak learning rate of the encoder; --frozen has no use for it",
       config::above(0));
     v("head_learning_rate", head_learning_rate, "peak learning rate of the head; 0: 1e-3, with --frozen 1e-2",
       config::between(0, 10));
     v("weight_decay", weight_decay, "AdamW's, of matrices", config::at_least(0));
-    v("clip_norm", clip_norm, "scale gradients down to this global L2 norm; 0: never clip", config::at_least(0));
+    v("clip_norm", clip_norm, "scale gradients down to this global L2 norm; 0: never clip",
+      config::at_least(0));
     v("warmup_fraction", warmup_fraction,
       "part of all steps in which the learning rates rise; then they fall as a cosine to a tenth",
       config::between(0, 1));
-    v("class_weights", class_weights, "none: every cell counts alike in the loss; balanced: every class does");
+    v("class_weights", class_weights,
+      "none: every cell counts alike in the loss; balanced: every class does");
     v("heldout_fraction", heldout_fraction,
       "part of the labelled cells that is not trained on: of every class, or with --split-by of the groups",
       config::Bound{.low = 0, .high = 1, .low_is_excluded = true, .high_is_excluded = true});
     v("seed", seed, "of the split, the order of cells, the head's first weights and dropout");
-    v("tokens_per_pack", tokens_per_pack, "tokens of one forward pass, at most; 0: 16,384 on a GPU, 8,192 on the CPU",
+    v("tokens_per_pack", tokens_per_pack,
+      "tokens of one forward pass, at most; 0: 16,384 on a GPU, 8,192 on the CPU",
       config::between(0, 16777216));
     v("recompute", recompute,
-      "what the backward pass computes again instead of keeping it, to save memory: none, feed_forward or block");
+      "what the backward pass computes again instead of keeping it, to save memory: none, feed_forward or "
+      "block");
   }
 };
 

@@ -26,7 +26,8 @@ constexpr int64_t kKeptCheckpoints = 2;  // the one saved, and the one that clas
 const std::string& entry(const checkpoint::Safetensors& file, const char* key, const fs::path& path) {
   const auto found = file.metadata.find(key);
   if (found == file.metadata.end())
-    throw CheckpointError("{}: has no '{}' in its metadata; it is damaged, or no classifier of scrna-train", path.string(), key);
+    throw CheckpointError("{}: has no '{}' in its metadata; it is damaged, or no classifier of scrna-train",
+                          path.string(), key);
   return found->second;
 }
 
@@ -35,7 +36,8 @@ int64_t integer(const checkpoint::Safetensors& file, const char* key, const fs::
   int64_t value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 0)
-    throw CheckpointError("{}: '{}' in its metadata is '{}', expected a whole number", path.string(), key, text);
+    throw CheckpointError("{}: '{}' in its metadata is '{}', expected a whole number", path.string(), key,
+                          text);
   return value;
 }
 
@@ -66,8 +68,8 @@ Classifier read_classifier(const fs::path& path, const checkpoint::Safetensors& 
   if (const std::string& format = entry(file, "format", path); format != kFormat)
     throw CheckpointError("{}: its format is '{}', expected '{}'", path.string(), format, kFormat);
   if (const std::string& version = entry(file, "format_version", path); version != kFormatVersion)
-    throw CheckpointError("{}: written in version {} of the format, but this program reads version {}", path.string(),
-                          version, kFormatVersion);
+    throw CheckpointError("{}: written in version {} of the format, but this program reads version {}",
+                          path.string(), version, kFormatVersion);
   return {.label = entry(file, "label", path),
           .classes = classes_of(file, path),
           .head = {},
@@ -84,23 +86,27 @@ Classifier read_classifier(const fs::path& path, const checkpoint::Safetensors& 
 fs::path folder_of(const fs::path& path) {
   std::error_code problem;
   if (!fs::exists(path, problem))
-    throw ConfigError("--checkpoint {}: there is nothing; expected a folder that scrna-train finetune wrote", path.string());
+    throw ConfigError("--checkpoint {}: there is nothing; expected a folder that scrna-train finetune wrote",
+                      path.string());
   const std::string advice = fmt::format(
-      "expected a folder that scrna-train finetune wrote; make one with: scrna-train finetune --checkpoint {} --label "
+      "expected a folder that scrna-train finetune wrote; make one with: scrna-train finetune --checkpoint "
+      "{} --label "
       "cell_type --out runs/types labelled.h5ad",
       path.string());
   if (!fs::is_directory(path, problem))
-    throw CheckpointError("--checkpoint {}: is a file, and has no classification head; {}", path.string(), advice);
+    throw CheckpointError("--checkpoint {}: is a file, and has no classification head; {}", path.string(),
+                          advice);
   const fs::path folder = train::RunDirectory::containing(path);
   if (!fs::exists(folder / kFile, problem))
-    throw CheckpointError("--checkpoint {}: has no classification head ({}); {}", path.string(), kFile, advice);
+    throw CheckpointError("--checkpoint {}: has no classification head ({}); {}", path.string(), kFile,
+                          advice);
   return folder;
 }
 
 }  // namespace
 
-void save_encoder(const fs::path& folder, const model::Encoder& encoder, const train::TrainedModel& base, int64_t step,
-                  Classifier& classifier) {
+void save_encoder(const fs::path& folder, const model::Encoder& encoder, const train::TrainedModel& base,
+                  int64_t step, Classifier& classifier) {
   const at::NoGradGuard no_grad;
   checkpoint::Contents contents;
   const ops::ParameterSet& parameters = encoder.parameters();
@@ -112,8 +118,10 @@ void save_encoder(const fs::path& folder, const model::Encoder& encoder, const t
                              {"vocabulary_sha256", base.vocabulary_sha256},
                              {"config", base.config_text}};
   contents.optimizer.metadata = {{"format", "scrna-train"}};
-  contents.state = Json{{"format_version", 1}, {"step", step}, {"finetuned_from", classifier.base}}.dump(2) + "\n";
-  classifier.checkpoint = checkpoint::save(folder / "checkpoints", step, contents, kKeptCheckpoints).filename().string();
+  contents.state =
+      Json{{"format_version", 1}, {"step", step}, {"finetuned_from", classifier.base}}.dump(2) + "\n";
+  classifier.checkpoint =
+      checkpoint::save(folder / "checkpoints", step, contents, kKeptCheckpoints).filename().string();
   classifier.encoder_sha256 = train::weights_hash(contents.model);
 }
 
@@ -140,18 +148,28 @@ void save_classifier(const fs::path& folder, const Classifier& classifier) {
 FinetunedModel load_finetuned(const fs::path& path) {
   const fs::path folder = folder_of(path), file = folder / kFile;
   const checkpoint::Safetensors contents = checkpoint::load_safetensors(file);
-  FinetunedModel model{.folder = folder, .encoder = {}, .classifier = read_classifier(file, contents), .classifier_sha256 = {}};
+  FinetunedModel model{.folder = folder,
+                       .encoder = {},
+                       .classifier = read_classifier(file, contents),
+                       .classifier_sha256 = {}};
   model.classifier_sha256 = sha256_of_file(file);
   Classifier& classifier = model.classifier;
   const fs::path checkpoint = folder / "checkpoints" / classifier.checkpoint;
   // One of ours and nothing above it, whatever the file says.
-  if (fs::path(classifier.checkpoint).filename() != fs::path(classifier.checkpoint) || !classifier.checkpoint.starts_with("step-"))
-    throw CheckpointError("{}: names '{}' as the checkpoint of its encoder, expected step-NNNNNNNN", file.string(),
-                          classifier.checkpoint);
+  if (fs::path(classifier.checkpoint).filename() != fs::path(classifier.checkpoint) ||
+      !classifier.checkpoint.starts_with("step-"))
+    throw CheckpointError("{}: names '{}' as the checkpoint of its encoder, expected step-NNNNNNNN",
+                          file.string(), classifier.checkpoint);
+  // "step-00000176" of --checkpoint runs/types/checkpoints/step-00000176; the classifier fits one alone.
+  const std::string named = path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+  if (named.starts_with("step-") && named != classifier.checkpoint)
+    throw CheckpointError("--checkpoint {}: the classifier in {} belongs to {}; name {}", path.string(), folder.string(),
+                          classifier.checkpoint, folder.string());
   model.encoder = std::make_shared<const train::TrainedModel>(train::load_trained_model(checkpoint));
   if (model.encoder->weights_sha256 != classifier.encoder_sha256) {
     throw CheckpointError(
-        "{}: belongs to an encoder with other weights (SHA-256 {:.12}...) than {} ({:.12}...); files of different runs were "
+        "{}: belongs to an encoder with other weights (SHA-256 {:.12}...) than {} ({:.12}...); files of "
+        "different runs were "
         "mixed",
         file.string(), classifier.encoder_sha256, checkpoint.string(), model.encoder->weights_sha256);
   }

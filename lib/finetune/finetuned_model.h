@@ -1,7 +1,7 @@
-// A fine-tuned model on disk: a folder that `embed`, `evaluate`, `export` and `train.initial_weights` take like that of any
-// run (config.yaml, vocabulary.tsv, checkpoints/), and beside it classifier.safetensors: the head, its classes, and which
-// checkpoint of the folder it belongs to, by name and by hash. The head is not in the checkpoint's own files, which hold
-// the parameters of an encoder and nothing else.
+// A fine-tuned model on disk: a folder that `embed`, `evaluate`, `export` and `train.initial_weights` take
+// like that of any run (config.yaml, vocabulary.tsv, checkpoints/), and beside it classifier.safetensors: the
+// head, its classes, and which checkpoint of the folder it belongs to, by name and by hash. The head is not
+// in the checkpoint's own files, which hold the parameters of an encoder and nothing else.
 #pragma once
 
 #include <cstdint>
@@ -38,16 +38,16 @@ struct FinetunedModel {
   std::string classifier_sha256;  // of the file
 };
 
-/// Saves the encoder as checkpoint `step` below `folder`, keeping the one before. Returns name and hash in `classifier`.
-/// Throws DataError.
-void save_encoder(const std::filesystem::path& folder, const model::Encoder& encoder, const train::TrainedModel& base,
-                  int64_t step, Classifier& classifier);
+/// Saves the encoder as checkpoint `step` below `folder`, keeping the one before. Returns name and hash in
+/// `classifier`. Throws DataError.
+void save_encoder(const std::filesystem::path& folder, const model::Encoder& encoder,
+                  const train::TrainedModel& base, int64_t step, Classifier& classifier);
 
 /// folder/classifier.safetensors, whole or as it was. Throws DataError.
 void save_classifier(const std::filesystem::path& folder, const Classifier& classifier);
 
-/// `path`: a folder that `finetune` wrote. Throws ConfigError when there is nothing, CheckpointError when it has no head
-/// (saying how to make one), or is damaged, or head and encoder do not belong together.
+/// `path`: a folder that `finetune` wrote. Throws ConfigError when there is nothing, CheckpointError when it
+/// has no head (saying how to make one), or is damaged, or head and encoder do not belong together.
 FinetunedModel load_finetuned(const std::filesystem::path& path);
 
 }  // namespace scrna::finetune

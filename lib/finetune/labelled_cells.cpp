@@ -5,13 +5,16 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <span>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "lib/core/error.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
+#include "lib/core/random.h"
 #include "lib/core/signals.h"
 #include "lib/core/suggest.h"
 #include "lib/core/utf8.h"
@@ -21,8 +24,8 @@
 namespace scrna::finetune {
 namespace {
 
-constexpr int64_t kWindowCells = 512;   // read and tokenized together
-constexpr int64_t kLeastCells = 2;      // of a class in either part
+constexpr int64_t kWindowCells = 512;  // read and tokenized together
+constexpr int64_t kLeastCells = 2;     // of a class in either part
 constexpr std::array<std::string_view, 4> kNoLabel = {"", "nan", "NaN", "<NA>"};
 
 bool is_label(const std::string& text) { return std::ranges::find(kNoLabel, text) == kNoLabel.end(); }
@@ -49,8 +52,30 @@ void require_ignored_labels(const FinetuneConfig& config, const std::set<std::st
 /// Cells of each class in one part.
 std::vector<int64_t> sizes_of(const LabelledCells& cells, const std::vector<int64_t>& part) {
   std::vector<int64_t> sizes(cells.classes.size());
-  for (const int64_t cell : part) ++sizes[static_cast<std::size_t>(cells.cells[static_cast<std::size_t>(cell)].label)];
+  for (const int64_t cell : part)
+    ++sizes[static_cast<std::size_t>(cells.cells[static_cast<std::size_t>(cell)].label)];
   return sizes;
+}
+
+uint64_t hash_of(std::span<const int32_t> tokens) {
+  uint64_t hash = mix64(tokens.size());
+  for (const int32_t token : tokens) hash = mix64(hash ^ static_cast<uint64_t>(token));
+  return hash;
+}
+
+/// Moves the end of the held-out cells, the first `held` of members in order of their hash, to where cells of
+/// the same hash are not parted, with kLeastCells left to train on where that is possible.
+int64_t whole_twins(const std::vector<std::pair<double, int64_t>>& members, int64_t held) {
+  const auto size = std::ssize(members);
+  const auto parts_twins = [&](int64_t end) {
+    return end > 0 && end < size &&
+           members[static_cast<std::size_t>(end - 1)].first == members[static_cast<std::size_t>(end)].first;
+  };
+  int64_t end = held;
+  while (parts_twins(end)) ++end;
+  if (end <= std::max(held, size - kLeastCells)) return end;
+  while (parts_twins(held)) --held;
+  return held;
 }
 
 /// Of every class the cells with the lowest hashes. A class of fewer than 4 cells becomes rare.
@@ -67,6 +92,7 @@ Split split_within_classes(const LabelledCells& cells, const TrainingSettings& s
     const auto size = std::ssize(of_class);
     int64_t held = std::llround(settings.heldout_fraction * static_cast<double>(size));
     if (size >= 2 * kLeastCells) held = std::clamp(held, kLeastCells, size - kLeastCells);
+    held = whole_twins(of_class, held);
     for (int64_t k = 0; k < size; ++k)
       (k < held ? split.heldout : split.training).push_back(of_class[static_cast<std::size_t>(k)].second);
   }
@@ -77,7 +103,8 @@ Split split_within_classes(const LabelledCells& cells, const TrainingSettings& s
 
 Split split_by_groups(const LabelledCells& cells, const Labelling& labelling, const FinetuneConfig& config) {
   std::unordered_map<std::string, int64_t> sizes;
-  for (const LabelledCell& cell : cells.cells) ++sizes[labelling.groups[static_cast<std::size_t>(cell.group)]];
+  for (const LabelledCell& cell : cells.cells)
+    ++sizes[labelling.groups[static_cast<std::size_t>(cell.group)]];
   const auto held = data::choose_heldout_groups(sizes, config.training.heldout_fraction, config.training.seed,
                                                 "--split-by " + config.split_by,
                                                 fmt::format("groups of '{}'", config.split_by));
@@ -89,6 +116,14 @@ Split split_by_groups(const LabelledCells& cells, const Labelling& labelling, co
     (is_held ? split.heldout : split.training).push_back(static_cast<int64_t>(i));
   }
   return split;
+}
+
+int64_t count_twins(const LabelledCells& cells, const Split& split) {
+  std::unordered_set<uint64_t> trained;
+  for (const int64_t cell : split.training) trained.insert(cells.cells[static_cast<std::size_t>(cell)].id);
+  return std::ranges::count_if(split.heldout, [&](int64_t cell) {
+    return trained.contains(cells.cells[static_cast<std::size_t>(cell)].id);
+  });
 }
 
 /// Codes and names without the classes of which `is_left_out` says so.
@@ -104,7 +139,8 @@ void drop_classes(LabelledCells& cells, Split& split, const std::vector<bool>& i
   const auto is_dropped = [&](int64_t cell) {
     return is_left_out[static_cast<std::size_t>(cells.cells[static_cast<std::size_t>(cell)].label)];
   };
-  split.rare_cells = static_cast<int64_t>(std::erase_if(split.training, is_dropped) + std::erase_if(split.heldout, is_dropped));
+  split.rare_cells = static_cast<int64_t>(std::erase_if(split.training, is_dropped) +
+                                          std::erase_if(split.heldout, is_dropped));
   for (LabelledCell& cell : cells.cells) cell.label = code_of[static_cast<std::size_t>(cell.label)];
 }
 
@@ -113,7 +149,8 @@ void drop_classes(LabelledCells& cells, Split& split, const std::vector<bool>& i
 std::string first_of(const std::vector<std::string>& names) {
   constexpr std::size_t kMost = 8;
   if (names.size() <= kMost) return fmt::format("{}", fmt::join(names, ", "));
-  return fmt::format("{} and {} more", fmt::join(names.begin(), names.begin() + kMost, ", "), names.size() - kMost);
+  return fmt::format("{} and {} more", fmt::join(names.begin(), names.begin() + kMost, ", "),
+                     names.size() - kMost);
 }
 
 Labelling read_labels(const FinetuneConfig& config) {
@@ -123,7 +160,8 @@ Labelling read_labels(const FinetuneConfig& config) {
   for (const std::string& name : config.files) {
     const data::AnnDataFile file(name);
     labels.push_back(texts_of(file.obs_categories(config.label)));
-    groups.push_back(config.split_by.empty() ? std::vector<std::string>() : texts_of(file.obs_categories(config.split_by)));
+    groups.push_back(config.split_by.empty() ? std::vector<std::string>()
+                                             : texts_of(file.obs_categories(config.split_by)));
     found.insert(labels.back().begin(), labels.back().end());
     labelling.file_cells += std::ssize(labels.back());
   }
@@ -134,13 +172,16 @@ Labelling read_labels(const FinetuneConfig& config) {
   if (labelling.classes.size() < 2) {
     throw DataError("obs column '{}' of {} has {}; a classifier needs at least two", config.label,
                     fmt::join(config.files, ", "),
-                    labelling.classes.empty() ? "no label"
-                                              : fmt::format("a single label, '{}'", labelling.classes.front()));
+                    labelling.classes.empty()
+                        ? "no label"
+                        : fmt::format("a single label, '{}'", labelling.classes.front()));
   }
   for (const std::string& name : labelling.classes)
     if (!is_one_line_of_text(name))
-      throw DataError("obs column '{}': a label is not one line of UTF-8 text without control characters; rename it, or "
-                      "leave it out with --ignore-label", config.label);
+      throw DataError(
+          "obs column '{}': a label is not one line of UTF-8 text without control characters; rename it, or "
+          "leave it out with --ignore-label",
+          config.label);
   std::map<std::string, int32_t> class_codes, group_codes;
   for (const std::string& name : labelling.classes)
     class_codes.emplace(name, static_cast<int32_t>(class_codes.size()));
@@ -180,8 +221,8 @@ LabelledCells read_labelled_cells(const train::Embedder& embedder, const Labelli
     const data::Corpus corpus = train::open_cells(embedder, file.file, open_progress);
     const int64_t num_cells = corpus.source(0).matrix->num_cells();
     if (num_cells != std::ssize(file.classes)) {
-      throw DataError("{}: has {} labels and a matrix of {} cells; do not write to files that are in use", file.file,
-                      file.classes.size(), num_cells);
+      throw DataError("{}: has {} labels and a matrix of {} cells; do not write to files that are in use",
+                      file.file, file.classes.size(), num_cells);
     }
     for (int64_t first = 0; first < num_cells; first += kWindowCells) {
       const int64_t count = std::min(kWindowCells, num_cells - first);
@@ -204,7 +245,7 @@ LabelledCells read_labelled_cells(const train::Embedder& embedder, const Labelli
                              .row = first + cell,
                              .label = file.classes[row],
                              .group = file.groups.empty() ? -1 : file.groups[row],
-                             .id = corpus.cell_id(0, first + cell)});
+                             .id = hash_of(tokens)});
       }
     }
     looked_at += num_cells;
@@ -216,7 +257,9 @@ LabelledCells read_labelled_cells(const train::Embedder& embedder, const Labelli
 Split split_cells(LabelledCells& cells, const Labelling& labelling, const FinetuneConfig& config) {
   Split split = config.split_by.empty() ? split_within_classes(cells, config.training)
                                         : split_by_groups(cells, labelling, config);
-  const std::vector<int64_t> training = sizes_of(cells, split.training), heldout = sizes_of(cells, split.heldout);
+  split.heldout_twins = count_twins(cells, split);
+  const std::vector<int64_t> training = sizes_of(cells, split.training),
+                             heldout = sizes_of(cells, split.heldout);
   std::vector<bool> is_rare(cells.classes.size());
   for (std::size_t i = 0; i < is_rare.size(); ++i) {
     is_rare[i] = training[i] < kLeastCells || heldout[i] < kLeastCells;
@@ -227,16 +270,19 @@ Split split_cells(LabelledCells& cells, const Labelling& labelling, const Finetu
   if (split.rare_classes.empty()) return split;
   if (!config.drop_rare_classes) {
     throw DataError(
-        "obs column '{}': {} of {} classes have fewer than {} cells in one of the two parts: {}; leave them out with "
+        "obs column '{}': {} of {} classes have fewer than {} cells in one of the two parts: {}; leave them "
+        "out with "
         "--drop-rare-classes, or {}",
-        config.label, split.rare_classes.size(), cells.classes.size(), kLeastCells, first_of(split.rare_classes),
+        config.label, split.rare_classes.size(), cells.classes.size(), kLeastCells,
+        first_of(split.rare_classes),
         config.split_by.empty() ? "merge them with others"
                                 : "hold out other groups (--seed, --heldout-fraction, another --split-by)");
   }
   drop_classes(cells, split, is_rare);
   if (cells.classes.size() < 2) {
-    throw DataError("obs column '{}': without the classes that have too few cells, {}, fewer than two are left",
-                    config.label, first_of(split.rare_classes));
+    throw DataError(
+        "obs column '{}': without the classes that have too few cells, {}, fewer than two are left",
+        config.label, first_of(split.rare_classes));
   }
   return split;
 }

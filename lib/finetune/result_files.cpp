@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/config/config.h"
+#include "lib/core/csv.h"
 #include "lib/core/files.h"
 #include "lib/data/anndata.h"
 
@@ -25,6 +26,8 @@ const char* words_of(Ending ending) {
       return "early: no better macro F1";
     case Ending::kSignal:
       return "stopped by a signal";
+    case Ending::kDiverged:
+      return "diverged after the best epoch";
   }
   return "";
 }
@@ -64,7 +67,7 @@ Json settings_json(const FinetuneConfig& config) {
 
 std::string heldout_csv(const FinetuneResult& result, const LabelledCells& cells, const Labelling& labelling,
                         const Split& split, const std::vector<std::string>& names) {
-  std::string text = "file,cell,label,predicted,probability,probability_of_label\n";
+  std::string text = "file,row,cell,label,predicted,probability,probability_of_label\n";
   const auto probabilities = result.best.probabilities.accessor<float, 2>();
   for (std::size_t i = 0; i < split.heldout.size(); ++i) {
     const LabelledCell& cell = cells.cells[static_cast<std::size_t>(split.heldout[i])];
@@ -72,9 +75,9 @@ std::string heldout_csv(const FinetuneResult& result, const LabelledCells& cells
     int64_t said = 0;
     for (int64_t c = 1; c < row.size(0); ++c)
       if (row[c] > row[said]) said = c;
-    text += fmt::format("{},{},{},{},{:.7g},{:.7g}\n",
-                        csv_field(labelling.files[static_cast<std::size_t>(cell.file)].file), csv_field(names[i]),
-                        csv_field(cells.classes[static_cast<std::size_t>(cell.label)]),
+    text += fmt::format("{},{},{},{},{},{:.7g},{:.7g}\n",
+                        csv_field(labelling.files[static_cast<std::size_t>(cell.file)].file), cell.row,
+                        csv_field(names[i]), csv_field(cells.classes[static_cast<std::size_t>(cell.label)]),
                         csv_field(cells.classes[static_cast<std::size_t>(said)]), row[said], row[cell.label]);
   }
   return text;
@@ -82,7 +85,8 @@ std::string heldout_csv(const FinetuneResult& result, const LabelledCells& cells
 
 }  // namespace
 
-std::vector<std::string> heldout_names(const LabelledCells& cells, const Labelling& labelling, const Split& split) {
+std::vector<std::string> heldout_names(const LabelledCells& cells, const Labelling& labelling,
+                                       const Split& split) {
   std::vector<std::vector<std::string>> of_file;
   for (const FileLabels& file : labelling.files) of_file.push_back(data::AnnDataFile(file.file).obs_index());
   std::vector<std::string> names;
@@ -127,6 +131,7 @@ void write_results(const FinetuneResult& result, const LabelledCells& cells, con
                 {{"of_files", result.file_cells},
                  {"training", result.training_cells},
                  {"heldout", result.heldout_cells},
+                 {"heldout_like_training", result.heldout_twins},
                  {"left_out",
                   {{"without_label", result.unlabelled},
                    {"ignored_labels", result.ignored},
@@ -145,7 +150,8 @@ void write_results(const FinetuneResult& result, const LabelledCells& cells, con
     json["cells"]["training_of_class"][result.classifier.classes[i]] = result.training_cells_of_class[i];
   write_file_atomically(result.folder / "per_class.csv", per_class_csv(result.best.report));
   write_file_atomically(result.folder / "confusion.csv", confusion_csv(result.best.report));
-  write_file_atomically(result.folder / "heldout_predictions.csv", heldout_csv(result, cells, labelling, split, names));
+  write_file_atomically(result.folder / "heldout_predictions.csv",
+                        heldout_csv(result, cells, labelling, split, names));
   write_file_atomically(result.folder / "finetune.json",
                         json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }

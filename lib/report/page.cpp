@@ -127,6 +127,8 @@ void Page::write(const std::filesystem::path& file) const {
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
   if (problem) throw DataError("{}: cannot be made: {}", folder.string(), problem.message());
+  for (const auto& entry : std::filesystem::directory_iterator(folder))  // of an earlier page of that name
+    if (entry.path().extension() == ".svg") std::filesystem::remove(entry.path(), problem);
   for (const Figure& figure : figures_)
     write_file_atomically(folder / (figure.name + ".svg"), figure.svg.file_text(figure.caption));
   write_file_atomically(file, html());

@@ -50,7 +50,8 @@ class Page {
 
   /// The page, whole.
   [[nodiscard]] std::string html() const;
-  /// Writes the page, and each figure into the folder FILE-figures beside it. Throws DataError.
+  /// Writes the page, and each figure into the folder FILE-figures beside it, in place of the SVG files that are there.
+  /// Throws DataError.
   void write(const std::filesystem::path& file) const;
 
  private:

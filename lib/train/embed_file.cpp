@@ -5,15 +5,12 @@
 #include <utility>
 
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
 
 #include "lib/config/config.h"
-#include "lib/core/clock.h"
 #include "lib/core/error.h"
 #include "lib/core/files.h"
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
-#include "lib/eval/partial_rows.h"
 #include "lib/train/prepared_run.h"
 
 namespace scrna::train {
@@ -22,8 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kPackTokensGpu = 65536, kPackTokensCpu = 8192;
-// Cells that are read together, and whose rows are written together: seconds of work, tens of megabytes.
-constexpr int64_t kWindowCellsGpu = 4096, kWindowCellsCpu = 512;
 
 std::string layer_words(const Embedder& embedder) {
   const int64_t layer = embedder.options.num_blocks, last = embedder.config.model.num_layers;
@@ -63,7 +58,7 @@ data::EmbeddingRecord record_of(const Embedder& embedder, const data::EmbeddingT
 }
 
 // embed_cells() gives NaN to those alone.
-int64_t count_left_out(const eval::PartialRows& rows, int64_t num_rows, int64_t width) {
+int64_t count_left_out(const CellRows& rows, int64_t num_rows, int64_t width) {
   constexpr int64_t kRowsPerRead = 4096;
   std::vector<float> values;
   int64_t count = 0;
@@ -75,33 +70,6 @@ int64_t count_left_out(const eval::PartialRows& rows, int64_t num_rows, int64_t 
       count += std::isnan(values[static_cast<std::size_t>(row * width)]) ? 1 : 0;
   }
   return count;
-}
-
-// LibTorch's message names bytes, this one the flag.
-bool with_memory_words(const Embedder& embedder, const std::function<bool()>& work) {
-  try {
-    return work();
-  } catch (const c10::OutOfMemoryError&) {
-    throw DeviceError(
-        "the GPU's memory is full; lower --tokens-per-pack (now {}), or see whether other programs "
-        "use this GPU (nvidia-smi)",
-        embedder.options.tokens_per_pack);
-  }
-}
-
-// The rows twice, beside the output and in it, and the copy.
-void require_space(const data::EmbeddingTarget& target, int64_t cells, int64_t width) {
-  std::error_code problem;
-  const fs::path folder = target.output.has_parent_path() ? target.output.parent_path() : fs::path(".");
-  const fs::space_info space = fs::space(folder, problem);
-  if (problem) return;
-  const auto row_bytes = static_cast<uint64_t>(cells * width) * sizeof(float);
-  const uint64_t needed = 2 * row_bytes + (target.beside ? 0 : fs::file_size(target.input, problem));
-  if (problem || space.available >= needed) return;
-  throw DataError("{}: {:.1f} GB are needed in its folder, {:.1f} GB are free; choose another folder{}",
-                  target.output.string(), static_cast<double>(needed) / 1e9,
-                  static_cast<double>(space.available) / 1e9,
-                  target.beside ? "" : ", or write only the embeddings (--beside)");
 }
 
 }  // namespace
@@ -160,40 +128,26 @@ EmbedReport embed_file(const Embedder& embedder, const data::EmbeddingTarget& ta
                        const std::string& program, const data::Progress& open_progress,
                        const EmbedProgress& keep_going) {
   const data::Corpus corpus = open_cells(embedder, target.input, open_progress);
-  EmbedReport report{.cells = corpus.reports().front().cells};
-  require_space(target, report.cells, embedder.config.model.width);
-  const bool is_gpu = embedder.encoder->device().is_cuda();
-  const int64_t window_cells = is_gpu ? kWindowCellsGpu : kWindowCellsCpu;
-  fs::path partial_path = target.output;
-  partial_path += ".partial";
-  eval::PartialRows partial(partial_path, settings_of(embedder, target.input), report.cells,
-                            embedder.config.model.width, window_cells);
-  report.resumed_cells = partial.num_done();
-  if (report.resumed_cells > 0) {
-    log::info("[embed] {}: {} of {} cells were done before; going on from there", target.input.string(),
-              grouped(report.resumed_cells), grouped(report.cells));
-  } else if (partial.was_replaced()) {
-    log::warning("[embed] {}: rows of another model, file or settings; begun anew", partial_path.string());
-  }
-  const double start = now_seconds();
-  const bool is_finished = with_memory_words(embedder, [&] {
-    return eval::embed_source(
-        *embedder.encoder, corpus, 0, report.resumed_cells, window_cells, embedder.options,
-        [&](int64_t /*first*/, const at::Tensor& rows) {
-          partial.append(rows.const_data_ptr<float>(), rows.size(0));
-        },
-        [&](int64_t done) { return !keep_going || keep_going(report.resumed_cells + done, report.cells); });
-  });
-  report.seconds = now_seconds() - start;
-  if (!is_finished) return report;
-  report.left_out = count_left_out(partial, report.cells, embedder.config.model.width);
+  const int64_t width = embedder.config.model.width;
+  CellRows rows(
+      embedder, corpus,
+      {.command = "embed",
+       .input = target.input,
+       .output = target.output,
+       .settings = settings_of(embedder, target.input),
+       .width = width,
+       .is_copy = !target.beside,
+       .space_advice = target.beside ? "; choose another folder"
+                                     : "; choose another folder, or write only the embeddings (--beside)"});
+  EmbedReport report{rows.compute([](const at::Tensor& embeddings) { return embeddings; }, keep_going)};
+  if (!report.is_finished) return report;
+  report.left_out = count_left_out(rows, report.cells, width);
   log::info("[embed] {}: writing {}", target.input.string(), target.output.string());
   data::write_embeddings(
-      target, report.cells, embedder.config.model.width,
-      [&](int64_t first, int64_t count, float* out) { partial.read(first, count, out); },
+      target, report.cells, width,
+      [&](int64_t first, int64_t count, float* out) { rows.read(first, count, out); },
       record_of(embedder, target, corpus, report, program));
-  partial.remove();
-  report.is_finished = true;
+  rows.remove();
   return report;
 }
 

@@ -15,6 +15,7 @@
 #include "lib/data/corpus.h"
 #include "lib/data/embedding_file.h"
 #include "lib/eval/embedding.h"
+#include "lib/train/cell_rows.h"
 #include "lib/train/trained_model.h"
 
 namespace scrna::train {
@@ -64,16 +65,9 @@ data::Corpus open_cells(const Embedder& embedder, const std::filesystem::path& f
 /// time.
 std::string settings_of(const Embedder& embedder, const std::filesystem::path& file);
 
-struct EmbedReport {
-  bool is_finished = false;   // false: keep_going said to stop
-  int64_t cells = 0;          // of the file
-  int64_t left_out = 0;       // of them with NaN
-  int64_t resumed_cells = 0;  // found done
-  double seconds = 0;         // computing them, without opening and writing
+struct EmbedReport : CellRowsReport {
+  int64_t left_out = 0;  // cells with NaN
 };
-
-/// Shows progress of: cells done, of the whole file.
-using EmbedProgress = std::function<bool(int64_t cells_done, int64_t cells)>;
 
 /// Embeds all cells of target.input and writes target.output. `program`: its version, for the record. Throws
 /// as open_cells(), and DataError when something cannot be written (the finished rows are then kept);

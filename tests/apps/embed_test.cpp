@@ -28,12 +28,7 @@ class Embed : public testing::Test {
   static void SetUpTestSuite() {
     shared_ = new test::TempDir;
     test::synthesize_small(cells());
-    const std::string config = (*shared_ / "config.yaml").string();
-    std::ofstream(config) << test::small_model_config(cells()) << "optim: {warmup_steps: 1}\n"
-                          << "train: {steps: 2, global_batch_cells: 8, device: cpu, num_threads: 1}\n"
-                          << "heldout: {every_steps: 0}\n";
-    const auto result = scrna_train({"train", "--config", config, "--set", "run.dir=" + run()});
-    ASSERT_EQ(result.exit_code, 0) << result.err;
+    test::train_small(cells(), run());
   }
   static void TearDownTestSuite() {
     delete shared_;
@@ -250,7 +245,7 @@ TEST_F(Embed, ADamagedExportedFileIsRefusedWithItsName) {
 }
 
 TEST_F(Embed, ARunBeginsWithTheWeightsOfAnExportedModel) {
-  const std::string file = path("model.safetensors"), config = (*shared_ / "config.yaml").string();
+  const std::string file = path("model.safetensors"), config = run() + ".yaml";
   ASSERT_EQ(scrna_train({"export", "--checkpoint", run(), "--out", file}).exit_code, 0);
   const auto train = [&](const std::string& name, std::vector<std::string> settings) {
     std::vector<std::string> words{"train",

@@ -109,6 +109,36 @@ TEST_F(Evaluate, EmbeddingsStandBesideTheBaselineInTableAndFiles) {
   EXPECT_EQ(again.out, result.out) << "the same numbers twice";
 }
 
+TEST_F(Evaluate, ASecondEvaluationLeavesNothingOfTheFirst) {
+  const std::string out = (folder_ / "out").string();
+  ASSERT_EQ(evaluate({"--label", "cell_type", "--batch", "donor", "--embedding", "X_good", "--out", out}).exit_code, 0);
+  const auto figures = [&] {
+    return std::distance(std::filesystem::directory_iterator(out + "/report-figures"), std::filesystem::directory_iterator());
+  };
+  const auto many = figures();
+  const auto result = evaluate({"--label", "cell_type", "--no-umap", "--out", out});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(out + "/umap.csv"));
+  EXPECT_LT(figures(), many);
+  EXPECT_FALSE(contains(read_file(out + "/evaluation.json"), "X_good"));
+}
+
+TEST_F(Evaluate, MistakesAreFoundBeforeAnythingIsMeasured) {
+  const std::string file = (folder_ / "a file").string(), good = train("good", 1);
+  write_file_atomically(file, "");
+  const auto early = [](const test::ProcessResult& result, int code, const std::string& part) {
+    expect_failure(result, code, {part});
+    EXPECT_FALSE(contains(result.err, "metrics,") || contains(result.err, "embedding,")) << result.err;
+  };
+  early(evaluate({"--label", "cell_type", "--out", file}), 3, "cannot make the folder");
+  early(evaluate({"--label", "cell_type", "--checkpoint", good, "--checkpoint", good + "-not"}), 2, "good-not");
+  early(evaluate({"--label", "cell_type", "--embedding", "X_good", "--checkpoint", good, "--name", "X_good"}), 2,
+        "both be called 'X_good'");
+  test::H5Builder(other_, /*truncate=*/false).remove("obsm/X_noise");
+  early(evaluate_files({"--label", "cell_type", "--label", "other.h5ad:type", "--embedding", "X_noise", cells_, other_}), 3,
+        "has no obsm/X_noise");
+}
+
 TEST_F(Evaluate, ASampleIsSaid) {
   const auto result = evaluate({"--label", "cell_type", "--max-cells", "90", "--min-label-cells", "5"});
   ASSERT_EQ(result.exit_code, 0) << result.err;

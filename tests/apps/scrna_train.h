@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -36,12 +37,23 @@ inline void expect_failure(const ProcessResult& result, int exit_code,
     EXPECT_TRUE(contains(result.err, part)) << "no '" << part << "' in: " << result.err;
 }
 
-/// The first lines of a configuration that trains a tiny model on that file on the CPU: data, tokenizer and model.
+/// The first lines of a configuration that trains a tiny model on that file on the CPU: data, tokenizer and
+/// model.
 inline std::string small_model_config(const std::filesystem::path& cells) {
   return "data: {files: " + cells.string() +
          ", heldout_fraction: 0.2, min_genes: 5}\n"
          "tokenizer: {max_tokens: 16}\n"
          "model: {num_layers: 1, width: 16, num_heads: 2, feed_forward_width: 32}\n";
+}
+
+/// Trains that model for two steps; its configuration stands beside the run, RUN.yaml.
+inline void train_small(const std::filesystem::path& cells, const std::filesystem::path& run) {
+  const std::string config = run.string() + ".yaml";
+  std::ofstream(config) << small_model_config(cells) << "optim: {warmup_steps: 1}\n"
+                        << "train: {steps: 2, global_batch_cells: 8, device: cpu, num_threads: 1}\n"
+                        << "heldout: {every_steps: 0}\n";
+  const ProcessResult result = scrna_train({"train", "--config", config, "--set", "run.dir=" + run.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
 }
 
 /// A small valid file made by the program itself: 60 cells x 50 genes.

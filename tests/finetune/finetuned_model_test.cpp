@@ -85,6 +85,8 @@ TEST_F(FinetunedModelTest, AKillBetweenTheTwoFilesLeavesTheEpochBefore) {
   const FinetunedModel model = load_finetuned(folder_.path());
   EXPECT_EQ(model.encoder->step, 507);
   EXPECT_EQ(train::load_trained_model(folder_.path()).step, 514);
+  EXPECT_CONTAINS(test::message_of<CheckpointError>([&] { load_finetuned(folder_ / "checkpoints/step-00000514/"); }),
+                  "belongs to step-00000507");
 }
 
 TEST_F(FinetunedModelTest, WhatDoesNotBelongTogetherIsRefused) {

@@ -122,6 +122,26 @@ TEST(SplitCells, DependsOnSeedAndCellsAndNotOnTheirOrder) {
   EXPECT_NE(held_ids(cells, split_cells(cells, {}, config)), ids);
 }
 
+TEST(SplitCells, CellsWithTheSameTokensStandTogetherOrAreCounted) {
+  // Every cell twice, as of a file and its copy; and a class that is a single cell six times.
+  LabelledCells cells = cells_of({60, 40}, 0);
+  const std::vector<LabelledCell> once = cells.cells;
+  cells.cells.insert(cells.cells.end(), once.begin(), once.end());
+  const Split split = split_cells(cells, {}, {.label = "type"});
+  EXPECT_EQ(split.heldout_twins, 0);
+  EXPECT_EQ(sizes_of(cells, split.heldout), (std::vector<int64_t>{24, 16}));
+  for (int copy = 0; copy < 6; ++copy) cells.cells.push_back({.label = 2, .id = 7});
+  cells.classes.emplace_back("c");
+  EXPECT_CONTAINS(test::message_of<DataError>([&] { split_cells(cells, {}, {.label = "type"}); }), "'c' (6 to train on, 0 held out)");
+  // Groups may part them.
+  LabelledCells grouped = cells_of({60, 40}, 0);
+  for (LabelledCell& cell : grouped.cells) cell.group = 0;
+  grouped.cells.insert(grouped.cells.end(), once.begin(), once.end());
+  for (std::size_t i = once.size(); i < grouped.cells.size(); ++i) grouped.cells[i].group = 1;
+  const Split by_group = split_cells(grouped, {.groups = {"first", "copy"}}, {.label = "type", .split_by = "donor"});
+  EXPECT_EQ(by_group.heldout_twins, 100);
+}
+
 TEST(SplitCells, RareClassesAreAnErrorOrLeftOutAndNamed) {
   LabelledCells cells = cells_of({100, 3, 50}, 0);
   FinetuneConfig config{.label = "type"};

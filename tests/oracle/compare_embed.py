@@ -3,7 +3,6 @@ added reads as AnnData and serves scanpy, and the file beside has the same rows.
 
   compare_embed.py SCRNA_TRAIN
 """
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,20 +14,7 @@ import pandas
 import scanpy
 from scipy import sparse
 
-CONFIG = """
-data: {{files: {cells}, heldout_fraction: 0, min_genes: 5}}
-tokenizer: {{max_tokens: 64}}
-model: {{num_layers: 1, width: 16, num_heads: 2, feed_forward_width: 32}}
-optim: {{warmup_steps: 1}}
-train: {{steps: 2, global_batch_cells: 16, device: cpu, num_threads: 1}}
-heldout: {{every_steps: 0}}
-"""
-
-
-def run(*words):
-    result = subprocess.run([str(word) for word in words], capture_output=True, text=True)
-    assert result.returncode == 0, f"{' '.join(map(str, words))}: {result.stderr}"
-    return result.stdout
+from small_model import run, write_config
 
 
 def objects(path):
@@ -92,7 +78,7 @@ def main():
         cells = folder / "cells.h5ad"
         run(program, "synthesize", "--out", cells, "--cells", "300", "--genes", "200", "--median-genes", "50", "--programs", "4")
         config = folder / "config.yaml"
-        config.write_text(CONFIG.format(cells=cells))
+        write_config(config, cells, width=16)
         run(program, "train", "--config", config, "--set", f"run.dir={folder / 'run'}")
 
         embedded = check_copy(program, folder / "run", cells, folder / "out.h5ad")

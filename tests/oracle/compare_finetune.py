@@ -4,7 +4,6 @@ and probabilities in obs and obsm, everything else of the input as it was; also 
   compare_finetune.py SCRNA_TRAIN
 """
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,20 +16,7 @@ import scanpy
 from scipy import sparse
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-CONFIG = """
-data: {{files: {cells}, heldout_fraction: 0, min_genes: 5}}
-tokenizer: {{max_tokens: 64}}
-model: {{num_layers: 1, width: 32, num_heads: 2, feed_forward_width: 64}}
-optim: {{warmup_steps: 1}}
-train: {{steps: 2, global_batch_cells: 16, device: cpu, num_threads: 1}}
-heldout: {{every_steps: 0}}
-"""
-
-
-def run(*words):
-    result = subprocess.run([str(word) for word in words], capture_output=True, text=True)
-    assert result.returncode == 0, f"{' '.join(map(str, words))}: {result.stderr}"
-    return result.stdout
+from small_model import run, write_config
 
 
 def datasets(path):
@@ -125,7 +111,7 @@ def main():
         data.X.eliminate_zeros()
         data.write_h5ad(folder / "labelled.h5ad")
         config = folder / "config.yaml"
-        config.write_text(CONFIG.format(cells=cells))
+        write_config(config, cells, width=32)
         run(program, "train", "--config", config, "--set", f"run.dir={folder / 'run'}")
         for mode in ("frozen", "full"):
             out = folder / mode

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -208,7 +209,12 @@ TEST(Page, StandsAloneAndWritesEachFigureBesideIt) {
   page.table({.head = {"run", "loss"}, .rows = {{{"a < heading", ""}}, {{"a", ""}, {"2.5", "warn"}}}});
   page.fold("folded", [&] { page.table({.head = {"inside"}, .rows = {}}); });
   page.details("more", "x < y");
+  std::filesystem::create_directories(folder / "sub/report-figures");
+  std::ofstream(folder / "sub/report-figures/earlier.svg") << "<svg/>";
+  std::ofstream(folder / "sub/report-figures/notes.txt") << "a reader's";
   page.write(folder / "sub/report.html");
+  EXPECT_FALSE(std::filesystem::exists(folder / "sub/report-figures/earlier.svg"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "sub/report-figures/notes.txt"));
   const std::string html = read_file(folder / "sub/report.html");
   expect_balanced(html, {"meta"});
   // Nothing is fetched: no address but the name space of SVG, no scripts.
