@@ -30,7 +30,7 @@ CLS = 2
 KNOWN = {"attention": {"sigmoid", "softmax"}, "qk_norm": {"none", "layer_norm", "rms_norm"},
          "attention_bias": {"negative_log_length", "zero"}}
 HARMLESS = {"num_layers", "width", "num_heads", "feed_forward_width", "dropout", "layer_norm_epsilon", "initializer_range",
-            "attention_kernel", "attention_precision", "attention_deterministic", "residual_precision", "recompute"}
+            "attention_kernel", "attention_precision", "attention_deterministic", "residual_precision", "gelu_precision", "recompute"}
 
 
 class Block(nn.Module):

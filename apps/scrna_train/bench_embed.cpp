@@ -8,6 +8,7 @@
 #include "apps/scrna_train/bench_report.h"
 #include "apps/scrna_train/command_line.h"
 #include "apps/scrna_train/fields.h"
+#include "apps/scrna_train/output_files.h"
 #include "apps/scrna_train/wait_policy.h"
 #include "lib/bench/embed_bench.h"
 #include "lib/config/config.h"
@@ -22,6 +23,7 @@ struct BenchEmbedCommand {
   std::string config;
   std::vector<std::string> overrides;
   std::string json;
+  bool fast = false;
 };
 
 struct Report {
@@ -78,6 +80,7 @@ nlohmann::ordered_json json_of(const Report& report) {
                       {"attention", name_of(model.attention)},
                       {"attention_precision", name_of(model.attention_precision)},
                       {"residual_precision", name_of(model.residual_precision)},
+                      {"gelu_precision", name_of(model.gelu_precision)},
                       {"num_layers", model.num_layers},
                       {"width", model.width},
                       {"num_heads", model.num_heads},
@@ -110,7 +113,8 @@ ExitCode bench_embed(const BenchEmbedCommand& command, const bench::EmbedBenchOp
         "--config is missing; expected a file, for example: scrna-train bench embed --config "
         "configs/160m.yaml");
   }
-  std::vector<std::string> overrides = command.overrides;
+  std::vector<std::string> overrides = command.fast ? fast_assignments() : std::vector<std::string>();
+  overrides.insert(overrides.end(), command.overrides.begin(), command.overrides.end());
   overrides.push_back(fmt::format("tokenizer.max_tokens={}", options.context));
   Report report{.config = config::load<train::TrainConfig>(command.config, overrides),
                 .options = options,
@@ -137,14 +141,14 @@ void add_bench_embed(Program& program, CLI::App& group) {
       "to and from the GPU, without reading files.",
       {{"scrna-train bench embed --config configs/160m.yaml --json embed.json",
         "2,048 cells with lengths as in CELLxGENE on the first GPU, six times"},
-       {"scrna-train bench embed --config configs/160m.yaml --set model.residual_precision=bf16 --set "
-        "model.attention_precision=fast",
-        "with what is faster and a little less exact"},
+       {"scrna-train bench embed --config configs/160m.yaml --context 4096 --fast",
+        "another context, with what is faster and a little less exact"},
        {"scrna-train bench embed --config configs/demo.yaml --device cpu --cells 64 --vocabulary 2000",
         "a small model on the processor"}},
       [command, options] { return bench_embed(*command, *options); });
   app.add_option("--config", command->config, "settings of the model to measure, YAML (no data is read)")
       ->type_name("FILE.yaml");
+  app.add_flag("--fast", command->fast, "what embed --fast does");
   app.add_option("--set", command->overrides,
                  "one setting over the file's, for example model.residual_precision=bf16; repeatable")
       ->type_name("KEY=VALUE")

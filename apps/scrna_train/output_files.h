@@ -15,6 +15,9 @@
 
 namespace scrna::app {
 
+/// What --fast means: faster on a GPU and a little less exact (model_config.h).
+std::vector<std::string> fast_assignments();
+
 /// What such a command takes besides the model.
 struct CopyOptions {
   std::vector<std::string> files;
@@ -22,12 +25,13 @@ struct CopyOptions {
   std::string device, precision;  // empty: auto
   std::vector<std::string> overrides;
   bool force = false;
+  bool fast = false;
 
   /// For train::config_for_use().
   [[nodiscard]] std::vector<std::string> assignments() const;
 };
 
-/// FILE.h5ad, --out, --out-dir, --force, --device, --precision, --set.
+/// FILE.h5ad, --out, --out-dir, --force, --device, --precision, --fast, --set.
 void add_copy_options(CLI::App& app, CopyOptions& options);
 
 struct CopiedFile {

@@ -122,11 +122,16 @@ at::Tensor Block::attention_branch(const at::Tensor& y, const TokenTensors& inpu
   return ops::linear(attended.view({num_tokens, config.width}), attention_output);
 }
 
-at::Tensor Block::feed_forward_branch(const at::Tensor& y, Recompute recompute) const {
+at::Tensor Block::feed_forward_branch(const at::Tensor& y, const ModelConfig& config,
+                                      const ForwardContext& context) const {
+  if (config.gelu_precision == GeluPrecision::kFast && !context.is_recorded && y.is_cuda() &&
+      y.scalar_type() == at::kBFloat16) {
+    return ops::linear(ops::linear_with_tanh_gelu(y, feed_forward_in), feed_forward_out);
+  }
   const auto inner = [this](const at::Tensor& x) {
     return ops::bias_gelu(linear_without_bias(x, feed_forward_in), feed_forward_in.bias);
   };
-  return recompute == Recompute::kFeedForward ? ops::linear_of_recomputed(inner, y, feed_forward_out)
+  return context.recompute == Recompute::kFeedForward ? ops::linear_of_recomputed(inner, y, feed_forward_out)
                                               : ops::linear(inner(y), feed_forward_out);
 }
 
@@ -137,7 +142,7 @@ Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, co
                        attention_branch(before_attention.y, input, index, config, context),
                        dropout_at(index, kAttentionSite, input, config, context)};
   const ops::ResidualNorm before_feed_forward = add_and_normalise(between, feed_forward_norm, compute_type());
-  const at::Tensor branch = feed_forward_branch(before_feed_forward.y, context.recompute);
+  const at::Tensor branch = feed_forward_branch(before_feed_forward.y, config, context);
   if (context.statistics_queries > 0) {
     at::Tensor& statistics = context.layer_statistics.back();  // those of attention
     statistics = at::cat({root_mean_square(before_attention.h), root_mean_square(between.branch),

@@ -54,7 +54,8 @@ struct Block {
                                             const ModelConfig& config, ForwardContext& context) const;
   [[nodiscard]] at::Tensor attend(const at::Tensor& qkv_T3HK, const TokenTensors& input, int64_t index,
                                   const ModelConfig& config, ForwardContext& context) const;
-  [[nodiscard]] at::Tensor feed_forward_branch(const at::Tensor& y, Recompute recompute) const;
+  [[nodiscard]] at::Tensor feed_forward_branch(const at::Tensor& y, const ModelConfig& config,
+                                               const ForwardContext& context) const;
 };
 
 /// x [T, H, K] normalised over K in fp32 as qk_norm says, in x's type. config.qk_norm must not be kNone.

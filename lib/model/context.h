@@ -57,6 +57,7 @@ struct ForwardContext {
   int64_t step = 0;         // optimizer step (0-based)
   int64_t micro_batch = 0;  // its position in the global batch
   bool training = false;    // dropout on
+  bool is_recorded = false;  // set by the encoder: a backward pass follows, also through code that runs without autograd
   Recompute recompute = Recompute::kNone;
   int64_t probe_queries = 0;           // sampled queries of the attention-score probe; 0: no probe
   std::vector<at::Tensor> max_scores;  // filled by the probe: one 0-d fp32 tensor per layer

@@ -129,6 +129,7 @@ at::Tensor Encoder::hidden_after_blocks(const at::Tensor& embedding, const Token
                                         ForwardContext& context) const {
   context.max_scores.clear();
   context.layer_statistics.clear();
+  context.is_recorded = embedding.requires_grad();
   Stream stream{embedding, {}, std::nullopt};
   for (std::size_t index = 0; index < blocks_.size(); ++index) {
     stream = blocks_[index](stream, input, static_cast<int64_t>(index), config_, context);
@@ -149,6 +150,7 @@ at::Tensor Encoder::hidden_states_after(int64_t num_blocks, const TokenTensors& 
   const at::NoGradGuard no_grad;
   const at::Tensor embedding = embed(input, dropout_at(config_.num_layers, 0, input, config_, context));
   if (num_blocks == config_.num_layers) return hidden_after_blocks(embedding, input, context);
+  context.is_recorded = false;
   Stream stream{embedding, {}, std::nullopt};
   for (int64_t index = 0; index < num_blocks; ++index) {
     stream = blocks_[static_cast<std::size_t>(index)](stream, input, index, config_, context);

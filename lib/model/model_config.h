@@ -35,6 +35,13 @@ constexpr auto enum_names(AttentionPrecision) {
                     std::pair{std::string_view("fast"), AttentionPrecision::kFast}};
 }
 
+/// Of GELU in a bf16 pass on a GPU that records no gradients.
+enum class GeluPrecision { kExact, kFast };
+constexpr auto enum_names(GeluPrecision) {
+  return std::array{std::pair{std::string_view("exact"), GeluPrecision::kExact},
+                    std::pair{std::string_view("fast"), GeluPrecision::kFast}};
+}
+
 /// Of the residual stream in a pass that computes in bf16.
 enum class ResidualPrecision { kFp32, kBf16 };
 constexpr auto enum_names(ResidualPrecision) {
@@ -72,6 +79,7 @@ struct ModelConfig {
   AttentionPrecision attention_precision = AttentionPrecision::kExact;
   bool attention_deterministic = false;
   ResidualPrecision residual_precision = ResidualPrecision::kFp32;
+  GeluPrecision gelu_precision = GeluPrecision::kExact;
 
   template <class V>
   void visit(V&& v) {
@@ -112,6 +120,10 @@ struct ModelConfig {
       "of the residual stream between blocks where train.precision is bf16. fp32: as PyTorch's autocast; "
       "bf16: each "
       "branch's sum is rounded, a step is some percent faster and takes a tenth less memory");
+    v("gelu_precision", gelu_precision,
+      "of GELU where a GPU computes in bf16 without gradients: embedding, evaluation, held-out losses. fast: the "
+      "approximation by tanh, up to 5e-4 off, inside the matrix product, and so without a pass over memory. "
+      "Training steps, fp32 and the CPU are always exact");
   }
 
   [[nodiscard]] int64_t head_width() const { return width / num_heads; }

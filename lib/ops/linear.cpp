@@ -3,6 +3,7 @@
 #include <optional>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_addmm_activation.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
@@ -144,6 +145,14 @@ at::Tensor linear(const at::Tensor& x_TI, const LinearWeights& weights) {
   auto call = c10::make_intrusive<Call>();
   call->weights = weights;
   return LinearFunction::apply(x_TI, weights.weight, given(weights.bias), call);
+}
+
+at::Tensor linear_with_tanh_gelu(const at::Tensor& x_TI, const LinearWeights& weights) {
+  check(x_TI, weights);
+  SCRNA_CHECK(x_TI.is_cuda() && x_TI.scalar_type() == at::kBFloat16 && weights.bias.defined(),
+              "linear_with_tanh_gelu: x must be bf16 on a GPU, and the layer must have a bias");
+  const at::NoGradGuard no_grad;
+  return at::_addmm_activation(weights.compute_bias, x_TI, weights.compute_weight.t(), 1, 1, /*use_gelu=*/true);
 }
 
 at::Tensor linear_of_recomputed(const std::function<at::Tensor(const at::Tensor&)>& segment,

@@ -23,6 +23,11 @@ struct LinearWeights {
 /// InternalError when the tensors break the contract.
 at::Tensor linear(const at::Tensor& x_TI, const LinearWeights& weights);
 
+/// gelu(x W^T + b) by its approximation 0.5 v (1 + tanh(sqrt(2 / pi) (v + 0.044715 v^3))), at most 4.8e-4 from the
+/// exact form (Hendrycks & Gimpel, arXiv 1606.08415), in the product's own epilogue (cuBLASLt). No gradients. x [T, in] in
+/// bf16 on a GPU, weights with bias and copies; InternalError otherwise.
+at::Tensor linear_with_tanh_gelu(const at::Tensor& x_TI, const LinearWeights& weights);
+
 /// linear(segment(x), weights), but x is kept for the backward pass and segment(x) computed again there, to
 /// the same bits; the product with the weights is not. `segment` is a pure function of x and of what it
 /// captured by value; x must require a gradient when gradients are recorded (InternalError: see

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 // Settings (or whole sections, with a dot at the end) that do not touch the sequence of training steps. data.files may
 // have moved: whether they hold the same cells is checked by their fingerprint. The vocabulary is checked by its hash.
-constexpr std::array<std::string_view, 20> kFree = {"run.",
+constexpr std::array<std::string_view, 21> kFree = {"run.",
                                                     "checkpoint.",
                                                     "heldout.",
                                                     "monitor.",
@@ -36,7 +36,8 @@ constexpr std::array<std::string_view, 20> kFree = {"run.",
                                                     "data.heldout_cells",
                                                     "data.tokens_per_micro_batch",
                                                     "model.attention_kernel",
-                                                    "model.attention_deterministic"};
+                                                    "model.attention_deterministic",
+                                                    "model.gelu_precision"};
 // Settings that a user may mean to change, though the curve is another one from there on.
 constexpr std::array<std::string_view, 5> kBendsTheCurve = {
     "optim.", "masking.", "model.dropout", "model.attention_precision", "model.residual_precision"};

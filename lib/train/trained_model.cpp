@@ -28,12 +28,13 @@ constexpr const char* kFormatVersion = "1";
 
 // What may differ between the run and the use of its model: how it computes, and how files are read. All else
 // decides what a token or a weight means.
-constexpr std::array<std::string_view, 15> kFree = {"train.device",
+constexpr std::array<std::string_view, 16> kFree = {"train.device",
                                                     "train.precision",
                                                     "train.num_threads",
                                                     "model.attention_kernel",
                                                     "model.attention_precision",
                                                     "model.residual_precision",
+                                                    "model.gelu_precision",
                                                     "data.matrix",
                                                     "data.genome",
                                                     "data.gene_column",

@@ -51,6 +51,16 @@ TEST_F(BenchEmbed, TextAndJsonSayTheSame) {
   EXPECT_NEAR(json.at("flop").get<double>(), expected, 1e-6 * expected);
 }
 
+TEST_F(BenchEmbed, FastIsThreeSettingsThatSetMayTakeBack) {
+  const std::filesystem::path file = folder_ / "embed.json";
+  const auto result = bench({"--fast", "--set", "model.residual_precision=fp32", "--json", file.string()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json settings = nlohmann::json::parse(read_file(file)).at("settings");
+  EXPECT_EQ(settings.at("attention_precision"), "fast");
+  EXPECT_EQ(settings.at("gelu_precision"), "fast");
+  EXPECT_EQ(settings.at("residual_precision"), "fp32");
+}
+
 TEST_F(BenchEmbed, RefusesWhatItCannotMeasure) {
   expect_failure(bench({"--layer", "3"}), 2, {"--layer", "2 (the last)"});
   expect_failure(scrna_train({"bench", "embed"}), 2, {"--config is missing"});

@@ -1,6 +1,8 @@
 // Compiled for the CPU and for CUDA (tests/support/test_device.h).
 #include "lib/ops/linear.h"
 
+#include <cmath>
+#include <numbers>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -116,6 +118,25 @@ TEST_F(LinearOp, IsAtMostTwiceAsFarFromTheOracleAsLibTorchsOwn) {
       }
     }
   }
+}
+
+TEST_F(LinearOp, GeluByTanhInTheProductIsThatFormula) {
+  const Case c(300, 256, 512);
+  const at::Tensor x = c.x.to(device(), at::kBFloat16);
+  LinearWeights weights{.weight = c.weight.to(device(), at::kFloat),
+                        .bias = c.bias.to(device(), at::kFloat),
+                        .compute_weight = c.weight.to(device(), at::kBFloat16),
+                        .compute_bias = c.bias.to(device(), at::kBFloat16)};
+  if (device().is_cpu()) {
+    EXPECT_THROW(linear_with_tanh_gelu(x, weights), InternalError);
+    return;
+  }
+  std::vector<double> expected = c.oracle().y;
+  for (double& v : expected)
+    v = 0.5 * v * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (v + 0.044715 * v * v * v)));
+  EXPECT_LE(relative_l2(doubles(linear_with_tanh_gelu(x, weights)), expected), test::kBFloat16OutputRelativeL2);
+  weights.bias.reset();
+  EXPECT_THROW(linear_with_tanh_gelu(x, weights), InternalError);
 }
 
 TEST_F(LinearOp, InBf16GradientsOfWeightsAreSummedInFp32) {
