@@ -144,8 +144,9 @@ void place_excluded_labels(std::vector<DataSet>& sets) {
 }
 
 /// Cells, labels and batches of every file: what is wrong with one of them is said before anything is computed.
-eval::EvaluationReport choose_all(const std::vector<DataSet>& sets) {
+eval::EvaluationReport choose_all(const std::vector<DataSet>& sets, const eval::EvaluationOptions& options) {
   eval::EvaluationReport report;
+  report.options = options;
   for (const DataSet& set : sets) {
     const data::AnnDataFile file(set.file);
     eval::DataSetReport& out = report.data_sets.emplace_back();
@@ -156,6 +157,11 @@ eval::EvaluationReport choose_all(const std::vector<DataSet>& sets) {
     if (!out.has_labels())
       log::warning("[evaluate] {}: without labels (--no-label): only masked loss, components, numbers of clusters, batch mixing and "
                    "pictures", set.file);
+    try {
+      eval::require_enough_cells(std::ssize(out.cells.cells), out.has_labels() ? &out.cells.labels : nullptr, options);
+    } catch (const DataError& problem) {
+      throw DataError("{}: {}", set.file, problem.what());
+    }
   }
   return report;
 }
@@ -214,11 +220,11 @@ ExitCode evaluate(EvaluateCommand command) {
   command.models.checkpoints = checkpoints_of(command.model_words);
   const std::vector<eval::EmbeddingPlace> places = places_of(command, sets.size());
   place_excluded_labels(sets);
-  eval::EvaluationReport report = choose_all(sets);
+  eval::EvaluationOptions options = command.options;
+  options.seed = command.data.common.seed;
+  options.with_umap = !command.without_umap && !command.out.empty();
+  eval::EvaluationReport report = choose_all(sets, options);
   report.program = program_version();
-  report.options = command.options;
-  report.options.seed = command.data.common.seed;
-  report.options.with_umap = !command.without_umap && !command.out.empty();
   for (const NamedCheckpoint& model : command.models.checkpoints) report.models.push_back({model.name, model.group, model.path});
   check_before_work(command, sets, places);
   for (eval::DataSetReport& set : report.data_sets) evaluate_set(command, places, report.options, set);

@@ -137,7 +137,9 @@ void Corpus::assign_roles() {
   }
   const std::unordered_set<std::string> groups =
       choose_heldout_groups(cells_of_group, config_.heldout_fraction, config_.heldout_seed,
-                            by_column ? "data.heldout_column" : "data.heldout_whole_files", unit);
+                            by_column ? "data.heldout_column" : "data.heldout_whole_files", unit,
+                            "Choose another way to split, or hold out single cells (leave data.heldout_column empty, "
+                            "data.heldout_whole_files false)");
   log::info("[data] held out: {} of {} {}", groups.size(), cells_of_group.size(), unit);
   set_heldout([&](std::size_t source, std::size_t row) { return groups.contains(group_of(source, row)); });
 }

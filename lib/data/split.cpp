@@ -25,15 +25,11 @@ double split_position(uint64_t seed, uint64_t cell_id) {
 
 std::unordered_set<std::string> choose_heldout_groups(
     const std::unordered_map<std::string, int64_t>& cells_of_group, double fraction, uint64_t seed,
-    const std::string& setting, const std::string& unit) {
+    const std::string& setting, const std::string& unit, const std::string& advice) {
   if (cells_of_group.size() < 2) {
     throw DataError(
-        "{}: there is {} of the {} with cells, over all files; holding out whole ones needs at least two. "
-        "Choose "
-        "another way to split, or hold out single cells (leave data.heldout_column empty, "
-        "data.heldout_whole_files "
-        "false)",
-        setting, cells_of_group.size(), unit);
+        "{}: there is {} of the {} with cells, over all files; holding out whole ones needs at least two. {}",
+        setting, cells_of_group.size(), unit, advice);
   }
   std::vector<std::tuple<uint64_t, std::string, int64_t>> groups;
   int64_t num_cells = 0;

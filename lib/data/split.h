@@ -15,9 +15,10 @@ double split_position(uint64_t seed, uint64_t cell_id);
 
 /// Groups to hold out, given the usable cells of each: at least one, never all (fraction < 1). Cells without
 /// a group are not listed and stay in training. Throws DataError when there are fewer than two groups;
-/// `setting` ("data.heldout_column") and `unit` ("groups of 'donor'", "files") are for its message.
+/// `setting` ("data.heldout_column"), `unit` ("groups of 'donor'", "files") and `advice` (what to do instead) are
+/// for its message.
 std::unordered_set<std::string> choose_heldout_groups(
     const std::unordered_map<std::string, int64_t>& cells_of_group, double fraction, uint64_t seed,
-    const std::string& setting, const std::string& unit);
+    const std::string& setting, const std::string& unit, const std::string& advice);
 
 }  // namespace scrna::data

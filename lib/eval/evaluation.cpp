@@ -40,6 +40,12 @@ double batch_value(const Evaluation& evaluation, double BatchScores::*member) {
 
 }  // namespace
 
+void require_enough_cells(int64_t cells, const Labels* labels, const EvaluationOptions& options) {
+  require_others(cells, options.num_neighbours - 1);
+  if (labels != nullptr)
+    require_others(cells, options.num_neighbours, stratified_folds(*labels, options.num_folds, options.seed));
+}
+
 Evaluation evaluate_embedding(const std::string& name, const CellMatrix& embedding, const Labels& labels,
                               const Labels* batches, const EvaluationOptions& options, const PartBegins& part_begins) {
   SCRNA_CHECK(embedding.cells == labels.cells(), "{} rows, {} labels", embedding.cells, labels.cells());

@@ -64,6 +64,10 @@ struct Evaluation {
 /// Called before each part with its name ("silhouette", "neighbours" ...).
 using PartBegins = std::function<void(std::string_view part)>;
 
+/// Throws DataError where evaluate_embedding() (labels null: evaluate_unlabelled()) of so many cells would: a label with
+/// fewer cells than folds, too few cells for the neighbours.
+void require_enough_cells(int64_t cells, const Labels* labels, const EvaluationOptions& options);
+
 /// `batches` may be null. Throws DataError: fewer than two labels, a label with fewer cells than folds, too few cells for the
 /// neighbours, all cells the same.
 Evaluation evaluate_embedding(const std::string& name, const CellMatrix& embedding, const Labels& labels,

@@ -10,6 +10,7 @@
 #include "lib/core/random.h"
 #include "lib/core/suggest.h"
 #include "lib/data/counts_verdict.h"
+#include "lib/data/label_words.h"
 #include "lib/data/obsm.h"
 #include "lib/eval/log_normalised.h"
 
@@ -38,7 +39,12 @@ void exclude(data::CategoryColumn& column, const CellChoice& choice, const std::
 
 /// The label column, or one name for all cells.
 data::CategoryColumn read_labels(const data::AnnDataFile& file, const CellChoice& choice) {
-  if (!choice.label.empty()) return file.obs_categories(choice.label);
+  if (!choice.label.empty()) {
+    data::CategoryColumn column = file.obs_categories(choice.label);
+    for (int32_t& code : column.codes)
+      if (code >= 0 && data::is_missing_label(column.categories[code])) code = -1;
+    return column;
+  }
   return {std::vector<int32_t>(file.num_cells()), {"all cells"}};
 }
 
@@ -69,6 +75,10 @@ void say_what_was_left_out(const std::string& file, const CellChoice& choice, co
   if (chosen.unlabelled > 0)
     log::warning("[evaluate] {}: {} of {} cells have no '{}' and are left out", file, grouped(chosen.unlabelled),
                  grouped(chosen.file_cells), choice.label);
+  for (const std::string& label : chosen.labels.names)
+    if (data::sounds_like_no_label(label))
+      log::warning("[evaluate] {}: '{}' counts as a label of '{}' like any other; --exclude-label '{}' leaves it out", file,
+                   label, choice.label, label);
   if (chosen.excluded > 0) log::info("[evaluate] {}: {} cells have excluded labels", file, grouped(chosen.excluded));
   if (!chosen.rare_labels.empty())
     log::warning("[evaluate] {}: {} labels with fewer than {} cells are left out (--min-label-cells): {}", file,

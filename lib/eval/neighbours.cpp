@@ -13,8 +13,15 @@ namespace {
 
 using Candidate = std::pair<double, int32_t>;  // squared distance, cell: compared in this order
 
-/// Enough others outside its own group for every cell?
-void check_sizes(int64_t cells, int64_t count, const std::vector<int32_t>& apart) {
+double squared_distance(const double* a, const double* b, int64_t width) {
+  double sum = 0;
+  for (int64_t j = 0; j < width; ++j) sum += (a[j] - b[j]) * (a[j] - b[j]);
+  return sum;
+}
+
+}  // namespace
+
+void require_others(int64_t cells, int64_t count, const std::vector<int32_t>& apart) {
   int64_t smallest = cells - 1;
   if (!apart.empty()) {
     std::vector<int64_t> sizes(*std::max_element(apart.begin(), apart.end()) + 1);
@@ -26,16 +33,8 @@ void check_sizes(int64_t cells, int64_t count, const std::vector<int32_t>& apart
                     "neighbours or more cells", count, smallest);
 }
 
-double squared_distance(const double* a, const double* b, int64_t width) {
-  double sum = 0;
-  for (int64_t j = 0; j < width; ++j) sum += (a[j] - b[j]) * (a[j] - b[j]);
-  return sum;
-}
-
-}  // namespace
-
 Neighbours nearest_neighbours(const CellMatrix& matrix, int64_t count, const std::vector<int32_t>& apart) {
-  check_sizes(matrix.cells, count, apart);
+  require_others(matrix.cells, count, apart);
   Neighbours out{matrix.cells, count, std::vector<int32_t>(matrix.cells * count),
                  std::vector<double>(matrix.cells * count)};
   const int64_t n = matrix.cells;

@@ -13,6 +13,9 @@ struct Neighbours {
   std::vector<double> distances;  // [cells, count] Euclidean
 };
 
+/// Throws DataError when a cell has fewer than `count` others outside its own group: what nearest_neighbours() needs.
+void require_others(int64_t cells, int64_t count, const std::vector<int32_t>& apart = {});
+
 /// The `count` nearest other cells of each cell. `apart` [cells] or empty: cells of the same group are passed over
 /// (the folds of a cross-validation). Throws DataError when a cell has fewer than `count` others.
 Neighbours nearest_neighbours(const CellMatrix& matrix, int64_t count, const std::vector<int32_t>& apart = {});

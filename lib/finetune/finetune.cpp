@@ -14,6 +14,7 @@
 #include "lib/core/log.h"
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
+#include "lib/data/label_words.h"
 #include "lib/train/prepared_run.h"
 #include "lib/train/run_directory.h"
 
@@ -41,6 +42,10 @@ void tell_labels(const Labelling& labelling, const LabelledCells& cells, const S
   };
   left_out(labelling.unlabelled, fmt::format("no '{}'", config.label));
   left_out(labelling.ignored, fmt::format("--ignore-label {}", fmt::join(config.ignored_labels, ", ")));
+  for (const std::string& name : cells.classes)
+    if (data::sounds_like_no_label(name))
+      log::warning("[finetune] '{}' is a class of '{}' like any other; --ignore-label '{}' leaves its cells out", name,
+                   config.label, name);
   left_out(labelling.without_group, fmt::format("no '{}'", config.split_by));
   left_out(cells.without_genes, "fewer genes of the vocabulary than data.min_genes");
   left_out(split.rare_cells,

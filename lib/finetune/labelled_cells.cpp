@@ -1,7 +1,6 @@
 #include "lib/finetune/labelled_cells.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <set>
@@ -19,6 +18,7 @@
 #include "lib/core/suggest.h"
 #include "lib/core/utf8.h"
 #include "lib/data/anndata.h"
+#include "lib/data/label_words.h"
 #include "lib/data/split.h"
 
 namespace scrna::finetune {
@@ -26,16 +26,13 @@ namespace {
 
 constexpr int64_t kWindowCells = 512;  // read and tokenized together
 constexpr int64_t kLeastCells = 2;     // of a class in either part
-constexpr std::array<std::string_view, 4> kNoLabel = {"", "nan", "NaN", "<NA>"};
-
-bool is_label(const std::string& text) { return std::ranges::find(kNoLabel, text) == kNoLabel.end(); }
 
 /// A column's values, "" where there is none.
 std::vector<std::string> texts_of(const data::CategoryColumn& column) {
   std::vector<std::string> texts;
   for (const int32_t code : column.codes) {
     const std::string text = code < 0 ? "" : column.categories[static_cast<std::size_t>(code)];
-    texts.push_back(is_label(text) ? text : "");
+    texts.push_back(data::is_missing_label(text) ? "" : text);
   }
   return texts;
 }
@@ -107,7 +104,9 @@ Split split_by_groups(const LabelledCells& cells, const Labelling& labelling, co
     ++sizes[labelling.groups[static_cast<std::size_t>(cell.group)]];
   const auto held = data::choose_heldout_groups(sizes, config.training.heldout_fraction, config.training.seed,
                                                 "--split-by " + config.split_by,
-                                                fmt::format("groups of '{}'", config.split_by));
+                                                fmt::format("groups of '{}'", config.split_by),
+                                                "Name another column, or leave out --split-by: a part of the cells "
+                                                "of every class is then held out");
   Split split;
   split.held_groups.assign(held.begin(), held.end());
   std::ranges::sort(split.held_groups);

@@ -27,8 +27,9 @@ class Evaluate : public testing::Test {
     write(cells_, 1, "cell_type");
     write(other_, 2, "type");
   }
-  /// A file whose labels stand in that column.
-  static void write(const std::string& path, uint64_t seed, const std::string& column) {
+  /// A file whose labels stand in that column; a third of them is `first_type`.
+  static void write(const std::string& path, uint64_t seed, const std::string& column,
+                    const std::string& first_type = "type A") {
     const RandomStream random(seed, RandomPurpose::kSynthesize);
     std::vector<std::string> names, types, donors, genes;
     std::vector<float> counts, good, noise;
@@ -37,7 +38,9 @@ class Evaluate : public testing::Test {
     for (int64_t i = 0; i < kCells; ++i) {
       const int64_t type = i % 3;
       names.push_back(std::string("cell") + std::to_string(i));
-      types.push_back(i == 0 ? "odd one" : std::string("type ") + static_cast<char>('A' + type));
+      types.push_back(i == 0      ? "odd one"
+                      : type == 0 ? first_type
+                                  : std::string("type ") + static_cast<char>('A' + type));
       donors.push_back(i / 3 % 2 == 0 ? "d0" : "d1");
       for (int64_t g = 0; g < kGenes; ++g) {
         counts.push_back(static_cast<float>(1 + random.below(g % 3 == type ? 30 : 3, i * kGenes + g)));
@@ -137,6 +140,25 @@ TEST_F(Evaluate, MistakesAreFoundBeforeAnythingIsMeasured) {
   test::H5Builder(other_, /*truncate=*/false).remove("obsm/X_noise");
   early(evaluate_files({"--label", "cell_type", "--label", "other.h5ad:type", "--embedding", "X_noise", cells_, other_}), 3,
         "has no obsm/X_noise");
+}
+
+TEST_F(Evaluate, TooFewCellsForTheNeighboursAreFoundBeforeAnythingIsMeasured) {
+  const auto result = evaluate({"--label", "cell_type", "--max-cells", "17", "--min-label-cells", "5"});
+  expect_failure(result, 3, {"cells.h5ad", "15 were asked for, but a cell has only 13 others"});
+  EXPECT_FALSE(contains(result.err, "metrics,")) << result.err;
+}
+
+TEST_F(Evaluate, WordsForNoLabelAreLabelsButAreSaidAndMissingOnesAreNone) {
+  write(other_, 2, "type", "Unknown");
+  const auto unknown = evaluate_files({"--label", "type", other_});
+  ASSERT_EQ(unknown.exit_code, 0) << unknown.err;
+  EXPECT_TRUE(contains(unknown.err, "'Unknown' counts as a label of 'type'")) << unknown.err;
+  EXPECT_TRUE(contains(unknown.err, "--exclude-label 'Unknown'")) << unknown.err;
+  write(other_, 2, "type", "nan");
+  const auto missing = evaluate_files({"--label", "type", other_});
+  ASSERT_EQ(missing.exit_code, 0) << missing.err;
+  EXPECT_TRUE(contains(missing.err, "39 of 120 cells have no 'type'")) << missing.err;
+  EXPECT_FALSE(contains(missing.err, "counts as a label")) << missing.err;
 }
 
 TEST_F(Evaluate, ASampleIsSaid) {

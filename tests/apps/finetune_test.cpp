@@ -17,6 +17,7 @@
 #include "lib/data/annotation_file.h"
 #include "lib/data/obsm.h"
 #include "tests/apps/scrna_train.h"
+#include "tests/support/h5_builder.h"
 #include "tests/support/temp_dir.h"
 
 namespace scrna {
@@ -225,6 +226,32 @@ TEST_F(Finetune, DonorsAreHeldOutWhole) {
   const nlohmann::json json = result_of(path("d"));
   ASSERT_GE(json["held_groups"].size(), 1);
   EXPECT_TRUE(contains(result.err, "donor " + json["held_groups"][0].get<std::string>())) << result.err;
+}
+
+TEST_F(Finetune, AClassThatSoundsLikeNoneIsSaid) {
+  const std::string renamed = path("renamed.h5ad");
+  fs::copy_file(cells(), renamed);
+  std::vector<std::string> types = data::AnnDataFile(renamed).obs_categories("cell_type").categories;
+  types.at(0) = "unlabelled";
+  {
+    test::H5Builder builder(renamed, /*truncate=*/false);
+    builder.remove("obs/cell_type/categories");
+    builder.texts("obs/cell_type/categories", types);
+  }
+  const auto result = finetune({"--frozen", "--epochs", "1", "--out", path("r"), renamed});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(contains(result.err, "'unlabelled' is a class of 'cell_type' like any other; --ignore-label 'unlabelled'"))
+      << result.err;
+}
+
+TEST_F(Finetune, ASplitByOneGroupNamesTheOptionsOfFinetune) {
+  const std::string one = path("one.h5ad");
+  const auto made = scrna_train({"synthesize", "--out", one, "--cells", "60", "--genes", "60", "--median-genes", "25",
+                                 "--programs", "4", "--donors", "1"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const auto result = finetune({"--frozen", "--split-by", "donor", "--out", path("o"), one});
+  expect_failure(result, 3, {"--split-by donor", "leave out --split-by"});
+  EXPECT_FALSE(contains(result.err, "data.heldout")) << result.err;
 }
 
 TEST_F(Finetune, RefusesWhatItCannotUseAndLeavesNothing) {

@@ -22,14 +22,14 @@ TEST(Split, HoldsOutTheWantedPartOfCells) {
 TEST(Split, TakesGroupsThatFitIntoTheWantedPart) {
   const std::unordered_map<std::string, int64_t> groups = {{"a", 10}, {"b", 500}, {"c", 20}, {"d", 470}};
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    const auto chosen = choose_heldout_groups(groups, 0.03, seed, "data.heldout_column", "groups of 'donor'");
+    const auto chosen = choose_heldout_groups(groups, 0.03, seed, "data.heldout_column", "groups of 'donor'", "Do otherwise");
     EXPECT_EQ(chosen, (std::unordered_set<std::string>{"a", "c"}));
   }
 }
 
 TEST(Split, TakesTheSmallestGroupWhenNoneFits) {
   EXPECT_EQ(choose_heldout_groups({{"a", 400}, {"b", 300}, {"c", 301}}, 0.1, 0, "data.heldout_column",
-                                  "groups of 'donor'"),
+                                  "groups of 'donor'", "Do otherwise"),
             (std::unordered_set<std::string>{"b"}));
 }
 
@@ -38,7 +38,7 @@ TEST(Split, DifferentSeedsTakeDifferentGroups) {
   for (int i = 0; i < 20; ++i) groups[fmt::format("donor {}", i)] = 100;
   std::unordered_set<std::string> ever;
   for (uint64_t seed = 0; seed < 30; ++seed) {
-    const auto chosen = choose_heldout_groups(groups, 0.1, seed, "data.heldout_column", "groups of 'donor'");
+    const auto chosen = choose_heldout_groups(groups, 0.1, seed, "data.heldout_column", "groups of 'donor'", "Do otherwise");
     EXPECT_EQ(chosen.size(), 2U);
     ever.insert(chosen.begin(), chosen.end());
   }
@@ -48,9 +48,10 @@ TEST(Split, DifferentSeedsTakeDifferentGroups) {
 TEST(Split, OneGroupCannotBeSplit) {
   EXPECT_CONTAINS(
       test::message_of<DataError>([] {
-        return choose_heldout_groups({{"a", 10}}, 0.1, 0, "data.heldout_column", "groups of 'donor'");
+        return choose_heldout_groups({{"a", 10}}, 0.1, 0, "data.heldout_column", "groups of 'donor'", "Do otherwise");
       }),
-      "data.heldout_column: there is 1 of the groups of 'donor' with cells");
+      "data.heldout_column: there is 1 of the groups of 'donor' with cells, over all files; holding out whole ones needs at "
+      "least two. Do otherwise");
 }
 
 }  // namespace
