@@ -10,8 +10,9 @@
 #   --jobs N          runs side by side on each GPU, or on the CPU; default 1
 #   --gpus 0,1,...    GPUs to train on, by number; default: the first, or the CPU
 #   --steps N         training steps instead of the configuration's
-#   --rates A,B,...   first tries these learning rates, 600 steps of each twin with one seed (OUT/rates), and takes the one
-#                     with the lowest held-out loss, mean of the twins; without it the configuration's
+#   --rates A,B,...   first tries these learning rates with one seed (OUT/rates), and trains each attention at the one where its
+#                     own held-out loss was lowest; without it both at the configuration's
+#   --rate-steps N    steps of these trials; default: as many as the runs, so that schedules are alike
 #   --maskings N      of each cell for the masked loss; default 15
 #   --quick           a tiny model for a few steps on a part of the cells: tries everything out, on a CPU in minutes
 #   --set KEY=VALUE   over every run's settings; may be repeated
@@ -26,14 +27,14 @@ evaluation_files=(human_pbmc3k mouse_oligodendrocytes_marques)
 models=(sigmoid softmax)
 
 read_options() {
-  program="$root/build/release/bin/scrna-train" jobs=1 gpus='' steps='' rates='' maskings=15 quick=no
+  program="$root/build/release/bin/scrna-train" jobs=1 gpus='' steps='' rates='' rate_steps='' maskings=15 quick=no
   settings=()
   local -a places=()
   while [ $# -gt 0 ]; do
     case "$1" in
       --help | -h) print_help; exit 0 ;;
       --quick) quick=yes; shift; continue ;;
-      --program | --jobs | --gpus | --steps | --rates | --maskings | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
+      --program | --jobs | --gpus | --steps | --rates | --rate-steps | --maskings | --set) [ $# -ge 2 ] || stop 2 "$1 needs a value; see --help" ;;
       -*) stop 2 "unknown option $1; see --help" ;;
       *) places+=("$1"); shift; continue ;;
     esac
@@ -43,6 +44,7 @@ read_options() {
       --gpus) gpus="$2" ;;
       --steps) steps="$2" ;;
       --rates) rates="$2" ;;
+      --rate-steps) rate_steps="$2" ;;
       --maskings) maskings="$2" ;;
       --set) settings+=("$2") ;;
     esac
@@ -52,6 +54,8 @@ read_options() {
   data="${places[0]}" out="${places[1]}"
   [[ "$jobs" =~ ^[1-9][0-9]*$ ]] || stop 2 "--jobs: expected a whole number from 1, got $jobs"
   [[ "$steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--steps: expected a whole number from 1, got $steps"
+  [[ "$rate_steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--rate-steps: expected a whole number from 1, got $rate_steps"
+  [[ "$rates" =~ ^([0-9][0-9.e+-]*(,[0-9][0-9.e+-]*)*)?$ ]] || stop 2 "--rates: expected numbers with commas between them, got $rates"
   [[ "$maskings" =~ ^[0-9]+$ ]] || stop 2 "--maskings: expected a whole number from 0, got $maskings"
   [ "$quick" = no ] || maskings=2
   local file
@@ -68,11 +72,11 @@ yaml_list() {
   echo "[${list:1}]"
 }
 
-# train FOLDER STEPS OPTION...: the table; no STEPS, the configuration's.
+# train TABLE FOLDER STEPS OPTION...: no STEPS, the table's.
 train() {
-  local folder="$1" length="$2" setting
-  shift 2
-  local -a words=(--config "$root/configs/experiments/twins.yaml" --out "$folder" --jobs-per-gpu "$jobs"
+  local table="$1" folder="$2" length="$3" setting
+  shift 3
+  local -a words=(--config "$table" --out "$folder" --jobs-per-gpu "$jobs"
     --set "data.files=$(yaml_list "${training_files[@]}")")
   if [ "$quick" = yes ]; then
     words+=(--set model.num_layers=2 --set model.width=64 --set model.num_heads=2 --set model.feed_forward_width=128
@@ -90,12 +94,10 @@ last_loss() {
   sed -n 's/.*"heldout_loss":\([0-9.e+-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n 1
 }
 
-# Sets best_rate and writes OUT/rates.tsv.
+# Trains the trials of try_rates and writes OUT/rates.tsv: learning rate, attention, held-out loss.
 try_rates() {
   local rate model loss
-  local short=600
-  [ "$quick" = no ] || short=8
-  train "$out/rates" "$short" --axis 'train.seed=[1]' --axis "optim.learning_rate=[$rates]" \
+  train "$table" "$out/rates" "${rate_steps:-$steps}" --axis 'train.seed=[1]' --axis "optim.learning_rate=[$rates]" \
     --set checkpoint.save_last=false
   for rate in ${rates//,/ }; do
     for model in "${models[@]}"; do
@@ -103,12 +105,23 @@ try_rates() {
       printf '%s\t%s\t%s\n' "$rate" "$model" "${loss:-diverged}"
     done
   done > "$out/rates.tsv"
-  best_rate="$(awk -F '\t' '
-    $3 == "diverged" { bad[$1] = 1 }
-    { sum[$1] += $3 }
-    END { for (rate in sum) if (!(rate in bad) && (best == "" || sum[rate] < sum[best])) best = rate; print best }' "$out/rates.tsv")"
-  [ -n "$best_rate" ] || stop 4 "at every learning rate of $rates one of the twins diverged; try lower ones"
-  say "learning rate $best_rate, by the held-out losses of $out/rates.tsv"
+}
+
+# Writes OUT/twins.yaml, the table with each attention's best rate, and sets table to it.
+take_best_rates() {
+  local model rate
+  local -a edits=()
+  for model in "${models[@]}"; do
+    rate="$(awk -F '\t' -v model="$model" '
+      $2 == model && $3 != "diverged" && (best == "" || $3 < least) { best = $1; least = $3 }
+      END { print best }' "$out/rates.tsv")"
+    [ -n "$rate" ] || stop 4 "with $model attention every learning rate of $rates diverged ($out/rates.tsv); try lower ones"
+    edits+=(-e "s/^  $model: {model.attention: $model}\$/  $model: {model.attention: $model, optim.learning_rate: $rate}/")
+    say "$model: learning rate $rate, by the held-out losses of $out/rates.tsv"
+  done
+  sed "${edits[@]}" "$table" > "$out/twins.yaml"
+  [ "$(grep -c 'optim.learning_rate: ' "$out/twins.yaml")" = ${#models[@]} ] || stop 70 "$table does not name its variants as this script expects"
+  table="$out/twins.yaml"
 }
 
 # A mouse gene is taken for the human gene with the same letters: Mbp for MBP, mt-Nd1 for MT-ND1. Most one-to-one orthologs are
@@ -162,11 +175,13 @@ held_out_losses() {
 main() {
   read_options "$@"
   mkdir -p "$out"
-  [ -z "$rates" ] || try_rates
-  local -a rate=()
-  [ -z "$rates" ] || rate=(--set "optim.learning_rate=$best_rate")
-  [ "$quick" = no ] || steps="${steps:-40}"
-  train "$out/runs" "$steps" "${rate[@]}"
+  table="$root/configs/experiments/twins.yaml"
+  [ "$quick" = no ] || steps="${steps:-40}" rate_steps="${rate_steps:-8}"
+  if [ -n "$rates" ]; then
+    try_rates
+    take_best_rates
+  fi
+  train "$table" "$out/runs" "$steps"
   write_mouse_names
   say "trained in $SECONDS s; evaluating"
   evaluate
