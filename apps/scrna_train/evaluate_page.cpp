@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "lib/core/progress.h"
 #include "lib/eval/seed_groups.h"
-#include "lib/report/heat_map.h"
 #include "lib/report/line_chart.h"
+#include "lib/report/square_matrix.h"
 #include "lib/report/svg.h"
 
 namespace scrna::app {
@@ -83,8 +85,8 @@ Svg picture(const eval::CellMatrix& places, const eval::Labels& labels, const st
     }
   }
   const double scale = (kPicture - 2 * kMargin) / std::max({high[0] - low[0], high[1] - low[1], 1e-9});
-  const auto x = [&](double value) { return kMargin + (value - low[0]) * scale; };
-  const auto y = [&](double value) { return kTop + kMargin + (high[1] - value) * scale; };
+  const auto x = [&](double value) { return kPicture / 2 + (value - (low[0] + high[0]) / 2) * scale; };
+  const auto y = [&](double value) { return kTop + kPicture / 2 - (value - (low[1] + high[1]) / 2) * scale; };
   const int64_t drawn = std::min(places.cells, kDrawnCells);
   for (int64_t k = 0; k < drawn; ++k) {
     const int64_t i = k * places.cells / drawn;
@@ -97,38 +99,29 @@ Svg picture(const eval::CellMatrix& places, const eval::Labels& labels, const st
         for (int d = 0; d < 2; ++d) middle[d].push_back(places.row(i)[d]);
     for (std::vector<double>& values : middle)
       std::nth_element(values.begin(), values.begin() + std::ssize(values) / 2, values.end());
-    svg.text(x(middle[0][middle[0].size() / 2]), y(middle[1][middle[1].size() / 2]), labels.names[label], "ink", Svg::Anchor::kMiddle);
+    const double at = x(middle[0][middle[0].size() / 2]), half = 3.6 * static_cast<double>(labels.names[label].size());
+    const Svg::Anchor anchor = at < half               ? Svg::Anchor::kStart
+                               : at > kPicture - half ? Svg::Anchor::kEnd
+                                                      : Svg::Anchor::kMiddle;
+    svg.text(at, y(middle[1][middle[1].size() / 2]), labels.names[label], "halo", anchor);
   }
   return svg;
 }
 
-/// Parts of the colour scale above it are too bright for white text.
-constexpr double kBright = 0.55;
-
 /// MMD of every pair of labels, one scale for all embeddings.
 Svg mmd_matrix(const eval::Evaluation& evaluation, const eval::Labels& labels, double largest) {
-  const int32_t count = labels.count();
-  std::size_t longest = 0;
-  for (const std::string& name : labels.names) longest = std::max(longest, name.size());
-  const double left = std::min(200.0, 6.6 * static_cast<double>(longest) + 8), cell = std::clamp(420.0 / count, 16.0, 46.0);
-  Svg svg(left + cell * count + 8, kTop + cell * count + 8);
-  svg.text(0, 14, evaluation.name, "title");
-  for (int32_t label = 0; label < count; ++label)
-    svg.text(left - 6, kTop + cell * (label + 0.5) + 4, labels.names[label], "muted small", Svg::Anchor::kEnd);
+  const auto count = static_cast<std::size_t>(labels.count());
+  report::SquareMatrix matrix{.title = evaluation.name, .note = {}, .names = labels.names, .cells = {}};
+  matrix.cells.assign(count, std::vector<std::optional<report::MatrixCell>>(count));
   for (const eval::PairSeparation& pair : evaluation.separation) {
-    const double part = largest > 0 ? pair.mmd / largest : 0;
-    const std::string tooltip =
-        fmt::format("{} and {}: {:.3f}, 95 % of resamples {:.3f} to {:.3f}", labels.names[pair.first], labels.names[pair.second],
-                    pair.mmd, pair.mmd_low, pair.mmd_high);
-    for (const auto& [row, column] : {std::pair{pair.first, pair.second}, std::pair{pair.second, pair.first}}) {
-      svg.rectangle(left + cell * column, kTop + cell * row, cell - 1, cell - 1, "cell", report::heat_colour(part), tooltip);
-      if (cell >= 30)
-        svg.text(left + cell * (column + 0.5), kTop + cell * (row + 0.5) + 4, fmt::format("{:.2f}", pair.mmd),
-                 part > kBright ? "inside bright small" : "inside small",
-                 Svg::Anchor::kMiddle);
-    }
+    const report::MatrixCell cell{
+        .part = largest > 0 ? pair.mmd / largest : 0,
+        .text = fmt::format("{:.2f}", pair.mmd),
+        .tooltip = fmt::format("{} and {}: {:.3f}, 95 % of resamples {:.3f} to {:.3f}", labels.names[pair.first],
+                               labels.names[pair.second], pair.mmd, pair.mmd_low, pair.mmd_high)};
+    matrix.cells[pair.first][pair.second] = matrix.cells[pair.second][pair.first] = cell;
   }
-  return svg;
+  return draw(matrix);
 }
 
 report::Figure leiden_figure(const eval::DataSetReport& report, const std::string& prefix) {

@@ -1,11 +1,14 @@
 #include "apps/scrna_train/finetune_page.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "lib/core/progress.h"
-#include "lib/report/heat_map.h"
+#include "lib/report/square_matrix.h"
 #include "lib/report/svg.h"
 
 namespace scrna::app {
@@ -14,39 +17,24 @@ namespace {
 using finetune::ClassificationReport;
 using report::Svg;
 
-constexpr double kBright = 0.55;  // parts of the colour scale above it are too bright for white text
-constexpr double kTop = 44;
-
 /// Rows: what cells are; columns: what is said, in the same order; colour: part of the row.
 Svg confusion_matrix(const ClassificationReport& report) {
   const std::size_t count = report.classes.size();
-  std::size_t longest = 0;
-  for (const auto& scores : report.classes) longest = std::max(longest, scores.name.size());
-  const double left = std::min(260.0, 7.4 * static_cast<double>(longest + 3) + 8);
-  const double cell = std::clamp(460.0 / static_cast<double>(count), 14.0, 46.0);
-  const double size = cell * static_cast<double>(count);
-  Svg svg(left + size + 8, kTop + size + 8);
-  svg.text(0, 14, "rows: label, columns: prediction, in the same order", "muted small");
-  for (std::size_t column = 0; column < count; ++column)
-    svg.text(left + cell * (static_cast<double>(column) + 0.5), kTop - 6, std::to_string(column + 1), "muted small",
-             Svg::Anchor::kMiddle);
+  report::SquareMatrix matrix{.title = {}, .note = "rows: label, columns: prediction, in the same order", .names = {}, .cells = {}};
+  matrix.cells.assign(count, std::vector<std::optional<report::MatrixCell>>(count));
   for (std::size_t row = 0; row < count; ++row) {
     const auto& scores = report.classes[row];
-    const double y = kTop + cell * static_cast<double>(row);
-    svg.text(left - 6, y + cell / 2 + 4, fmt::format("{} {}", scores.name, row + 1), "muted small", Svg::Anchor::kEnd);
+    matrix.names.push_back(scores.name);
     for (std::size_t column = 0; column < count; ++column) {
       const int64_t cells = report.count(row, column);
       const double part = scores.cells > 0 ? static_cast<double>(cells) / static_cast<double>(scores.cells) : 0;
-      const double x = left + cell * static_cast<double>(column);
-      svg.rectangle(x, y, cell - 1, cell - 1, "cell", report::heat_colour(part),
-                    fmt::format("{} cells of {} are said to be {} ({:.1f} %)", cells, scores.name,
-                                report.classes[column].name, 100 * part));
-      if (cell >= 26 && cells > 0)
-        svg.text(x + cell / 2, y + cell / 2 + 4, std::to_string(cells),
-                 part > kBright ? "inside bright small" : "inside small", Svg::Anchor::kMiddle);
+      matrix.cells[row][column] = {.part = part,
+                                   .text = cells > 0 ? std::to_string(cells) : "",
+                                   .tooltip = fmt::format("{} cells of {} are said to be {} ({:.1f} %)", cells, scores.name,
+                                                          report.classes[column].name, 100 * part)};
     }
   }
-  return svg;
+  return draw(matrix);
 }
 
 report::Table class_table(const ClassificationReport& report) {

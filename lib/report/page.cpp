@@ -25,8 +25,6 @@ figure{margin:0;break-inside:avoid;min-width:0}
 figcaption{color:var(--muted);font-size:13px;line-height:1.4;margin-top:4px;max-width:66ch}
 svg.figure{display:block;width:100%;height:auto}
 .figures.wide svg.figure{max-width:1080px}
-.figure text.inside{fill:#fff}
-.figure text.inside.bright{fill:#16181d}
 .scroll{overflow-x:auto;margin:12px 0}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:5px 14px 5px 0;text-align:right;border-bottom:1px solid var(--grid)}

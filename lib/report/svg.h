@@ -40,17 +40,18 @@ class Svg {
   [[nodiscard]] double height() const { return height_; }
   /// For a page that has the style sheet. label: what it shows, for those who cannot see it.
   [[nodiscard]] std::string inline_text(std::string_view label) const;
-  /// A file of its own.
+  /// A file of its own, for slides and papers: in light colours, which programs that are no browsers show, too.
   [[nodiscard]] std::string file_text(std::string_view label) const;
 
  private:
-  [[nodiscard]] std::string element(std::string_view label, std::string_view inside) const;
+  [[nodiscard]] std::string element(std::string_view label, std::string_view attributes,
+                                    std::string_view inside) const;
   double width_, height_;
   std::string body_;
 };
 
 /// Number of series colours; a series of a higher index takes the colour of index mod this.
-inline constexpr int kNumColours = 8;
+inline constexpr int kNumColours = 16;
 /// Colours of an ordered quantity (learning rates), from cold to hot: indices from kRamp on.
 inline constexpr int kRamp = 1000, kNumRampColours = 8;
 /// Index of the colour of the `index`-th of `count` ordered values, spread over the whole ramp.

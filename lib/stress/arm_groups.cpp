@@ -124,8 +124,8 @@ FirstRates::Earlier FirstRates::earlier() const {
   return a < b ? Earlier::kSoftmax : b < a ? Earlier::kSigmoid : Earlier::kSame;
 }
 
-std::map<std::string, FirstRates> first_rates(const ArmGroup& group,
-                                              const std::function<bool(const ArmData&)>& happened) {
+FirstRatesBySeed first_rates(const ArmGroup& group,
+                             const std::function<bool(const ArmData&)>& happened) {
   std::map<std::string, std::map<double, std::pair<const ArmData*, const ArmData*>>>
       pairs;  // seed -> rate -> both
   for (const ArmData* arm : group.arms) {
@@ -133,7 +133,7 @@ std::map<std::string, FirstRates> first_rates(const ArmGroup& group,
     auto& pair = pairs[arm->seed][arm->learning_rate];
     (arm->is_sigmoid ? pair.second : pair.first) = arm;
   }
-  std::map<std::string, FirstRates> firsts;
+  FirstRatesBySeed firsts;
   for (const auto& [seed, rates] : pairs) {
     for (const auto& [rate, pair] : rates) {
       if (pair.first == nullptr || pair.second == nullptr) continue;
@@ -146,7 +146,7 @@ std::map<std::string, FirstRates> first_rates(const ArmGroup& group,
   return firsts;
 }
 
-void EarlierCounts::add(const std::map<std::string, FirstRates>& firsts) {
+void EarlierCounts::add(const FirstRatesBySeed& firsts) {
   for (const auto& [seed, first] : firsts) {
     switch (first.earlier()) {
       case FirstRates::Earlier::kSoftmax:

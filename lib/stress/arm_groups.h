@@ -51,14 +51,21 @@ struct FirstRates {
   enum class Earlier { kSoftmax, kSigmoid, kSame, kNeither };
   [[nodiscard]] Earlier earlier() const;
 };
-std::map<std::string, FirstRates> first_rates(const ArmGroup& group,
-                                              const std::function<bool(const ArmData&)>& happened);
+/// Seeds by their numbers: 2 before 10.
+struct SeedOrder {
+  bool operator()(const std::string& a, const std::string& b) const {
+    return a.size() != b.size() ? a.size() < b.size() : a < b;
+  }
+};
+using FirstRatesBySeed = std::map<std::string, FirstRates, SeedOrder>;
+FirstRatesBySeed first_rates(const ArmGroup& group,
+                             const std::function<bool(const ArmData&)>& happened);
 
 /// How many seeds of how many ladders: "softmax in 3, sigmoid in 1, ..." is made of it.
 struct EarlierCounts {
   int softmax = 0, sigmoid = 0, same = 0, neither = 0;
   [[nodiscard]] int all() const { return softmax + sigmoid + same + neither; }
-  void add(const std::map<std::string, FirstRates>& firsts);
+  void add(const FirstRatesBySeed& firsts);
 };
 
 }  // namespace scrna::stress

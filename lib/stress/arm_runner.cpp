@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <iterator>
 #include <optional>
 #include <string_view>
 #include <thread>
@@ -132,6 +133,20 @@ std::string_view describe(ArmState state) {
 
 }  // namespace
 
+void complete_settings(report::RunData& run) {
+  using Setting = std::pair<std::string, std::string>;
+  std::vector<Setting> complete;
+  std::vector<Setting> unknown = std::move(run.config);
+  for (const config::Entry& entry : config::entries(train::TrainConfig{})) {
+    if (entry.is_section) continue;
+    const auto given = std::ranges::find(unknown, entry.path, &Setting::first);
+    complete.emplace_back(entry.path, given == unknown.end() ? entry.value : given->second);
+    if (given != unknown.end()) unknown.erase(given);
+  }
+  std::ranges::move(unknown, std::back_inserter(complete));
+  run.config = std::move(complete);
+}
+
 fs::path folder_of(const RunnerOptions& options, const Arm& arm) { return options.out / arm.name; }
 
 ArmState state_of(const RunnerOptions& options, const Arm& arm) {
@@ -150,7 +165,10 @@ std::vector<ArmData> read_arms(const StressPlan& plan, const RunnerOptions& opti
       const Arm& arm = plan.arms[i];
       const fs::path folder = folder_of(options, arm);
       try {
-        if (fs::exists(folder / "metrics.jsonl")) found[i] = arm_data(arm.name, report::read_run(folder, arm.name));
+        if (!fs::exists(folder / "metrics.jsonl")) continue;
+        report::RunData run = report::read_run(folder, arm.name);
+        complete_settings(run);
+        found[i] = arm_data(arm.name, std::move(run));
       } catch (...) {
         problems[i] = std::current_exception();
       }

@@ -35,6 +35,10 @@ std::filesystem::path folder_of(const RunnerOptions& options, const Arm& arm);
 /// What an arm's run directory says of it.
 ArmState state_of(const RunnerOptions& options, const Arm& arm);
 
+/// Gives settings that came to be after the run was made their defaults, in the order of configs/README.md, so that
+/// arms of several versions of the program compare.
+void complete_settings(report::RunData& run);
+
 /// All arms that have metrics, in the plan's order; read by as many threads as the machine has, since a
 /// table's files are hundreds of megabytes. Throws DataError for the first that cannot be understood.
 std::vector<ArmData> read_arms(const StressPlan& plan, const RunnerOptions& options);

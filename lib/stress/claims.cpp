@@ -11,6 +11,7 @@
 
 #include "lib/core/error.h"
 #include "lib/report/scale.h"
+#include "lib/stress/sign_test.h"
 
 namespace scrna::stress {
 namespace {
@@ -78,11 +79,12 @@ Verdict softmax_diverges_alone(const std::vector<ArmData>& arms) {
   }
   verdict.reason = fmt::format(
       "Of {} pairs that differ in attention alone (same learning rate, seed and cells): softmax alone "
-      "diverged in {}{}, sigmoid alone in {}{}, both in {}{}, neither in {}.",
+      "diverged in {}{}, sigmoid alone in {}{}, both in {}{}, neither in {}{}.",
       pairs, only_softmax,
       rates_softmax.empty() ? "" : fmt::format(" (learning rates {})", number_list(rates_softmax)),
       only_sigmoid, rates_sigmoid.empty() ? "" : fmt::format(" ({})", number_list(rates_sigmoid)), both,
-      both > 0 ? fmt::format(" (softmax earlier in {})", softmax_first) : "", neither);
+      both > 0 ? fmt::format(" (softmax earlier in {})", softmax_first) : "", neither,
+      sign_test_words(only_softmax, only_sigmoid));
   if (only_softmax > 0 && only_sigmoid > 0)
     verdict.word = Word::kMixed;
   else if (only_softmax > 0)
@@ -170,8 +172,8 @@ Verdict gradients_jump_alone(const std::vector<ArmData>& arms) {
   }
   verdict.reason = fmt::format(
       "Of {} pairs that differ in attention alone: only softmax's jumped in {}, only sigmoid's in {}, both in {}, neither in "
-      "{}.{}",
-      pairs, only_softmax, only_sigmoid, both, neither,
+      "{}{}.{}",
+      pairs, only_softmax, only_sigmoid, both, neither, sign_test_words(only_softmax, only_sigmoid),
       quotients.empty() ? std::string()
                         : fmt::format(" Softmax's largest jump is {} to {} times sigmoid's{}.",
                                       short_number(*std::ranges::min_element(quotients)),

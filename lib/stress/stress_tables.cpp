@@ -22,7 +22,7 @@ std::string loss_text(double value) { return fmt::format("{:.3f}", value); }
 std::string times_text(double value) { return short_number(std::round(value * 10) / 10); }
 
 // "0.01", "0.01, none" in the order of the seeds.
-Table::Cell rates_cell(const std::map<std::string, FirstRates>& firsts, bool is_sigmoid, const char* css) {
+Table::Cell rates_cell(const FirstRatesBySeed& firsts, bool is_sigmoid, const char* css) {
   std::vector<std::string> words;
   bool is_any = false;
   for (const auto& [seed, first] : firsts) {
@@ -35,7 +35,7 @@ Table::Cell rates_cell(const std::map<std::string, FirstRates>& firsts, bool is_
   return {fmt::format("{}", fmt::join(words, ", ")), is_any ? css : "muted"};
 }
 
-Table::Cell earlier_cell(const std::map<std::string, FirstRates>& firsts) {
+Table::Cell earlier_cell(const FirstRatesBySeed& firsts) {
   EarlierCounts counts;
   counts.add(firsts);
   std::string text;

@@ -127,6 +127,8 @@ TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
   EXPECT_EQ(text.find("nan"), std::string::npos);
   EXPECT_NE(text.find("a &lt; b &amp; c"), std::string::npos);
   EXPECT_NE(text.find("diverged"), std::string::npos);
+  EXPECT_EQ(text.find("var("), std::string::npos) << "programs that are no browsers draw such a colour black";
+  EXPECT_NE(text.find(".figure .curve.s0{stroke:#1f6fd6}"), std::string::npos);
   // All six labels end at one place; none covers another.
   std::vector<double> heights;
   for (std::size_t at = text.find(">run "); at != std::string::npos; at = text.find(">run ", at + 1)) {
@@ -164,7 +166,7 @@ TEST(Colours, OfARampGoFromItsFirstToItsLast) {
   EXPECT_EQ(colour_class(ramp_colour(0, 6)), "r0");
   EXPECT_EQ(colour_class(ramp_colour(5, 6)), "r7");
   EXPECT_EQ(colour_class(ramp_colour(0, 1)), "r4");
-  EXPECT_EQ(colour_class(9), "s1");
+  EXPECT_EQ(colour_class(kNumColours + 1), "s1");
 }
 
 TEST(HeatMap, MarksWhatIsNotFiniteAndSurvivesNothing) {

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/report/scale.h"
+#include "lib/stress/arm_runner.h"
 #include "tests/stress/made_arms.h"
 
 namespace scrna::stress {
@@ -39,6 +40,22 @@ TEST(ArmGroups, DifferInAttentionRateAndSeedAlone) {
   EXPECT_EQ(groups[3].name(), "width 16, no clipping, QK-norm");
   EXPECT_EQ(groups_of(arms_of({{}, {.seed = 2}})).front().name(), "no clipping");
   EXPECT_TRUE(groups_of({}).empty());
+}
+
+TEST(ArmGroups, HoldArmsOfAnEarlierVersionOfTheProgramToo) {
+  const std::vector<Made> made = {{.is_sigmoid = false}, {.is_sigmoid = true}};
+  std::vector<ArmData> arms;
+  for (const bool is_old : {true, false}) {
+    for (const Made& one : made) {
+      report::RunData run = make(one).run;
+      if (!is_old) run.config.emplace_back("model.gelu_precision", "exact");
+      complete_settings(run);
+      EXPECT_EQ(run.setting("model.gelu_precision"), "exact");
+      EXPECT_EQ(run.setting("model.width"), one.width);
+      arms.push_back(arm_data("arm", std::move(run)));
+    }
+  }
+  EXPECT_EQ(groups_of(arms).size(), 1U);
 }
 
 TEST(Spread, OfSeedsIsTheNumberBothOrMedianAndRange) {

@@ -1,12 +1,15 @@
 // Verdicts on made-up arms: each word where it belongs, and none where the arms cannot tell.
 #include "lib/stress/claims.h"
 
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "lib/stress/sign_test.h"
 #include "tests/stress/made_arms.h"
+#include "tests/support/tolerance.h"
 
 namespace scrna::stress {
 namespace {
@@ -51,6 +54,27 @@ TEST(Claims, SoftmaxAloneNeedsAPairThatTellsThemApart) {
   EXPECT_EQ(words({{.is_sigmoid = false, .learning_rate = 1e-4, .steps = 80000},
                    {.is_sigmoid = true, .learning_rate = 1e-4, .steps = 80000}})[kAlone],
             Word::kNotReproduced);
+}
+
+TEST(SignTest, IsTheBinomialsTwoTails) {
+  EXPECT_DOUBLE_EQ(sign_test(0, 0), 1);
+  EXPECT_NEAR(sign_test(3, 0), 0.25, test::kFloat64Metric);
+  EXPECT_NEAR(sign_test(1, 9), 22.0 / 1024, test::kFloat64Metric);
+  EXPECT_NEAR(sign_test(14, 0), 2 * std::pow(0.5, 14), test::kFloat64Metric);
+  EXPECT_DOUBLE_EQ(sign_test(5, 5), 1);
+}
+
+TEST(Claims, PairsThatDifferSayHowEasilyChanceDoesThat) {
+  const auto reason = [](int pairs) {
+    std::vector<ArmData> arms;
+    for (int seed = 0; seed < pairs; ++seed) {
+      arms.push_back(make({.is_sigmoid = false, .diverged_at = 50, .seed = seed}));
+      arms.push_back(make({.is_sigmoid = true, .seed = seed}));
+    }
+    return judge(arms)[kAlone].reason;
+  };
+  EXPECT_NE(reason(3).find("p = 0.25, little evidence: more seeds"), std::string::npos) << reason(3);
+  EXPECT_NE(reason(8).find("p = 0.0078)"), std::string::npos) << reason(8);
 }
 
 TEST(Claims, LaddersAreComparedOnTheSameRates) {
