@@ -3,8 +3,9 @@
 # Trains twins, sigmoid and softmax attention with two seeds each (configs/experiments/twins.yaml), on human cells, and
 # evaluates them on human and mouse cells that they have not seen. configs/experiments/README.md says what comes of it.
 #   DATA_FOLDER  holds the .h5ad files named below
-#   OUT          runs/ (the runs, their vocabulary, a report of the training) and results/ (report.html, evaluation.json,
-#                metrics.csv, groups.csv ...). The same command again goes on where it was interrupted.
+#   OUT          runs/ (the runs, their vocabulary, a report of the training), results/ (report.html, evaluation.json,
+#                metrics.csv, groups.csv ...), results.txt, mouse_names.tsv; with --rates also rates/, rates.tsv and
+#                twins.yaml. The same command again goes on where it was interrupted; with other settings it is refused.
 # Options:
 #   --program FILE    the scrna-train to use; default: build/release/bin/scrna-train
 #   --jobs N          runs side by side on each GPU, or on the CPU; default 1
@@ -56,6 +57,7 @@ read_options() {
   [[ "$steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--steps: expected a whole number from 1, got $steps"
   [[ "$rate_steps" =~ ^([1-9][0-9]*)?$ ]] || stop 2 "--rate-steps: expected a whole number from 1, got $rate_steps"
   [[ "$rates" =~ ^([0-9][0-9.e+-]*(,[0-9][0-9.e+-]*)*)?$ ]] || stop 2 "--rates: expected numbers with commas between them, got $rates"
+  [ -n "$rates" ] || [ -z "$rate_steps" ] || stop 2 "--rate-steps: they are of the trials of --rates, which is not given"
   [[ "$maskings" =~ ^[0-9]+$ ]] || stop 2 "--maskings: expected a whole number from 0, got $maskings"
   [ "$quick" = no ] || maskings=2
   local file

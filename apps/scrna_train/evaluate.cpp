@@ -143,6 +143,14 @@ void place_excluded_labels(std::vector<DataSet>& sets) {
     if (!found.contains(value)) set->choice.excluded_labels.push_back(value);
 }
 
+void require_enough_cells(const eval::DataSetReport& set, const eval::EvaluationOptions& options) {
+  try {
+    eval::require_enough_cells(std::ssize(set.cells.cells), set.has_labels() ? &set.cells.labels : nullptr, options);
+  } catch (const DataError& problem) {
+    throw DataError("{}: {}", set.file, problem.what());
+  }
+}
+
 /// Cells, labels and batches of every file: what is wrong with one of them is said before anything is computed.
 eval::EvaluationReport choose_all(const std::vector<DataSet>& sets, const eval::EvaluationOptions& options) {
   eval::EvaluationReport report;
@@ -157,11 +165,7 @@ eval::EvaluationReport choose_all(const std::vector<DataSet>& sets, const eval::
     if (!out.has_labels())
       log::warning("[evaluate] {}: without labels (--no-label): only masked loss, components, numbers of clusters, batch mixing and "
                    "pictures", set.file);
-    try {
-      eval::require_enough_cells(std::ssize(out.cells.cells), out.has_labels() ? &out.cells.labels : nullptr, options);
-    } catch (const DataError& problem) {
-      throw DataError("{}: {}", set.file, problem.what());
-    }
+    require_enough_cells(out, options);
   }
   return report;
 }
@@ -200,6 +204,7 @@ void evaluate_set(const EvaluateCommand& command, const std::vector<eval::Embedd
     models.emplace(model.embedding.name, std::move(model));
   }
   eval::leave_out_missing(set.cells, embeddings, set.choice);
+  require_enough_cells(set, options);
   const std::vector<std::string> names = file.obs_index();
   for (const int64_t cell : set.cells.cells) set.cell_names.push_back(names[cell]);
   add_baseline(command, file, set.cells.cells, embeddings, set.baseline);

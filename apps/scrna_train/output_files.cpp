@@ -37,7 +37,7 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
                  "of products: auto (bf16 on a GPU, fp32 on the CPU), fp32 or bf16")
       ->type_name("NAME");
   app.add_flag("--fast", options.fast,
-               "on a GPU a tenth faster and a little less exact: model.attention_precision=fast, "
+               "with bf16 products on a GPU a tenth faster and a little less exact: model.attention_precision=fast, "
                "model.gelu_precision=fast, model.residual_precision=bf16");
   app.add_option("--set", options.overrides,
                  "how files are read or products computed, over the model's own settings, for example "

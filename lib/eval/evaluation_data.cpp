@@ -38,13 +38,16 @@ void exclude(data::CategoryColumn& column, const CellChoice& choice, const std::
 }
 
 /// The label column, or one name for all cells.
+/// With -1 for what pandas writes for a missing value, too.
+data::CategoryColumn read_categories(const data::AnnDataFile& file, const std::string& name) {
+  data::CategoryColumn column = file.obs_categories(name);
+  for (int32_t& code : column.codes)
+    if (code >= 0 && data::is_missing_label(column.categories[code])) code = -1;
+  return column;
+}
+
 data::CategoryColumn read_labels(const data::AnnDataFile& file, const CellChoice& choice) {
-  if (!choice.label.empty()) {
-    data::CategoryColumn column = file.obs_categories(choice.label);
-    for (int32_t& code : column.codes)
-      if (code >= 0 && data::is_missing_label(column.categories[code])) code = -1;
-    return column;
-  }
+  if (!choice.label.empty()) return read_categories(file, choice.label);
   return {std::vector<int32_t>(file.num_cells()), {"all cells"}};
 }
 
@@ -143,7 +146,7 @@ LabelledCells choose_cells(const data::AnnDataFile& file, const CellChoice& choi
   exclude(column, choice, name, out);
   std::optional<data::CategoryColumn> batches;
   if (!choice.batch.empty()) {
-    batches = file.obs_categories(choice.batch);
+    batches = read_categories(file, choice.batch);
     for (std::size_t i = 0; i < column.codes.size(); ++i) {
       if (column.codes[i] < 0 || batches->codes[i] >= 0) continue;
       column.codes[i] = -1;

@@ -132,7 +132,7 @@ at::Tensor Block::feed_forward_branch(const at::Tensor& y, const ModelConfig& co
     return ops::bias_gelu(linear_without_bias(x, feed_forward_in), feed_forward_in.bias);
   };
   return context.recompute == Recompute::kFeedForward ? ops::linear_of_recomputed(inner, y, feed_forward_out)
-                                              : ops::linear(inner(y), feed_forward_out);
+                                                      : ops::linear(inner(y), feed_forward_out);
 }
 
 Stream Block::run(const Stream& in, const TokenTensors& input, int64_t index, const ModelConfig& config,

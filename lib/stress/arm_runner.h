@@ -44,7 +44,7 @@ void complete_settings(report::RunData& run);
 std::vector<ArmData> read_arms(const StressPlan& plan, const RunnerOptions& options);
 
 /// Writes OUT/NAME.yaml for each arm, runs those that have not ended, its output in OUT/NAME.log. Logs each
-/// start and end. A stop signal of this process is passed on; the arms save, and the result says
+/// start and end. Throws ConfigError for an arm that was begun with other settings, before anything is written. A stop signal of this process is passed on; the arms save, and the result says
 /// kInterrupted. Arms that options.seconds left no time for stay kWaiting; those that run then go on to their
 /// end. Throws DataError when files cannot be written, DeviceError when no process can be started.
 std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& options);

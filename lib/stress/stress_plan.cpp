@@ -107,6 +107,7 @@ class Reader {
     if (const Node* settings = root_.find("settings")) flatten(*settings, "", settings_);
     read_axes();
     read_variants();
+    for (const std::string& setting : overrides_.settings) refuse_axis(setting.substr(0, setting.find('=')));
   }
 
   StressPlan plan() const {
@@ -128,6 +129,24 @@ class Reader {
   [[nodiscard]] std::string scalar(const std::string& key) const {
     const Node* node = root_.find(key);
     return node == nullptr ? std::string() : node->scalar;
+  }
+
+  // --set is over every arm's settings: of a key that tells arms apart it would make them the same under several names.
+  void refuse_axis(const std::string& key) const {
+    const auto tells_apart = [&](const std::string& path) {
+      return path == key || path.starts_with(key + ".") || key.starts_with(path + ".");
+    };
+    for (const Axis& axis : axes_) {
+      if (tells_apart(axis.key))
+        throw ConfigError("--set {}: the arms differ in {}; choose its values with --axis '{}=[...]'", key, axis.key, axis.key);
+    }
+    for (const auto& [name, settings] : variants_) {
+      for (const auto& [path, value] : settings) {
+        if (tells_apart(path))
+          throw ConfigError("--set {}: variant {} of the table sets {}; choose variants with --variant, or change the file", key,
+                            name, path);
+      }
+    }
   }
 
   void read_axes() {

@@ -72,6 +72,19 @@ TEST_F(Embed, TheSameCommandAgainDoesNothingAndAnotherIsRefused) {
   EXPECT_NE(sha256_of_file(path("out.h5ad")), hash);
 }
 
+TEST_F(Embed, FastIsThreeSettingsThatSetMayTakeBack) {
+  const auto result = embed({"--fast", "--out", path("out.h5ad"), cells()});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  expect_failure(embed({"--out", path("out.h5ad"), cells()}), 2, {"exists already"});
+  const auto same = embed({"--set", "model.attention_precision=fast", "--set", "model.gelu_precision=fast", "--set",
+                           "model.residual_precision=bf16", "--out", path("out.h5ad"), cells()});
+  EXPECT_TRUE(contains(same.out, "was finished before")) << same.out << same.err;
+  ASSERT_EQ(embed({"--out", path("exact.h5ad"), cells()}).exit_code, 0);
+  const auto none = embed({"--fast", "--set", "model.attention_precision=exact", "--set", "model.gelu_precision=exact", "--set",
+                           "model.residual_precision=fp32", "--out", path("exact.h5ad"), cells()});
+  EXPECT_TRUE(contains(none.out, "was finished before")) << none.out << none.err;
+}
+
 TEST_F(Embed, ManyFilesGoIntoAFolderAndFinishedOnesAreKept) {
   fs::copy_file(cells(), path("other.h5ad"));
   const auto result = embed({"--out-dir", path("out"), "--beside", cells(), path("other.h5ad")});

@@ -58,6 +58,7 @@ class Evaluate : public testing::Test {
     file.attribute("/", "encoding-type", std::string("anndata"));
     file.table("obs", names, {column, "donor"});
     file.texts("obs/" + column, types);
+    if (first_type == "nan") donors[1] = "<NA>";  // of type B
     file.texts("obs/donor", donors);
     file.table("var", genes);
     file.sparse("X", "csr_matrix", kCells, kGenes, counts, columns, indptr);
@@ -159,6 +160,9 @@ TEST_F(Evaluate, WordsForNoLabelAreLabelsButAreSaidAndMissingOnesAreNone) {
   ASSERT_EQ(missing.exit_code, 0) << missing.err;
   EXPECT_TRUE(contains(missing.err, "39 of 120 cells have no 'type'")) << missing.err;
   EXPECT_FALSE(contains(missing.err, "counts as a label")) << missing.err;
+  const auto batch = evaluate_files({"--label", "type", "--batch", "donor", other_});
+  ASSERT_EQ(batch.exit_code, 0) << batch.err;
+  EXPECT_TRUE(contains(batch.err, "1 cells have no 'donor'")) << batch.err;
 }
 
 TEST_F(Evaluate, ASampleIsSaid) {

@@ -59,6 +59,16 @@ TEST_F(Stress, ATableRunsToItsReportAndIsNotRunAgain) {
   EXPECT_TRUE(contains(again.err, "4 of 4 arms have ended before")) << again.err;
   EXPECT_EQ(read_file(out_ / "sigmoid-lr0.01/metrics.jsonl"), metrics);
 
+  // Arms that were run with other settings do not stand for these.
+  const std::string arm_file = read_file(out_ / "sigmoid-lr0.01.yaml");
+  const auto other = stress({"--set", "optim.beta2=0.9", "--steps", "5"});
+  EXPECT_EQ(other.exit_code, 2) << other.err;
+  for (const char* part :
+       {"sigmoid-lr0.01: that arm was begun with other settings", "optim.beta2", "train.steps: 6 -> 5", "another --out"})
+    EXPECT_TRUE(contains(other.err, part)) << part << other.err;
+  EXPECT_EQ(read_file(out_ / "sigmoid-lr0.01.yaml"), arm_file);
+  EXPECT_EQ(stress({"--set", "data.num_workers=2"}).exit_code, 0);
+
   const fs::path dump = *fs::directory_iterator(out_ / "softmax-lr1e30/divergence");
   const auto replay = scrna_train({"replay", dump.string()});
   ASSERT_EQ(replay.exit_code, 0) << replay.err;

@@ -14,6 +14,7 @@
 #include "lib/report/line_chart.h"
 #include "lib/report/page.h"
 #include "lib/report/scale.h"
+#include "lib/report/square_matrix.h"
 #include "tests/support/temp_dir.h"
 
 namespace scrna::report {
@@ -140,6 +141,28 @@ TEST(LineChart, DrawsGapsCrossesAndLabelsApart) {
   ASSERT_EQ(heights.size(), 6U);
   std::ranges::sort(heights);
   for (std::size_t i = 1; i < heights.size(); ++i) EXPECT_GE(heights[i] - heights[i - 1], 12);
+}
+
+TEST(SquareMatrix, NamesRowsAndLeavesOutWhatIsNotThere) {
+  SquareMatrix matrix{.title = "t", .note = {}, .names = {"B", "T & NK"}, .cells = {}};
+  matrix.cells = {{std::nullopt, MatrixCell{.part = 0.9, .text = "0.90", .tooltip = "far"}},
+                  {MatrixCell{.part = 0.1, .text = "0.10", .tooltip = "near"}, std::nullopt}};
+  const std::string text = draw(matrix).file_text("m");
+  expect_balanced(text, {});
+  EXPECT_NE(text.find(">T &amp; NK 2</text>"), std::string::npos);
+  EXPECT_NE(text.find("class=\"inside bright small\""), std::string::npos) << "dark text on the bright cell";
+  EXPECT_NE(text.find("class=\"inside small\""), std::string::npos);
+  const auto count = [&](const std::string& words) {
+    int times = 0;
+    for (std::size_t at = text.find(words); at != std::string::npos; at = text.find(words, at + 1)) ++times;
+    return times;
+  };
+  EXPECT_EQ(count("class=\"cell\""), 2);
+
+  const std::size_t many = 40;  // too small for numbers
+  matrix.names.assign(many, "x");
+  matrix.cells.assign(many, std::vector<std::optional<MatrixCell>>(many, MatrixCell{.part = 0, .text = "0.00", .tooltip = {}}));
+  EXPECT_EQ(draw(matrix).file_text("m").find("0.00"), std::string::npos);
 }
 
 TEST(LineChart, DrawsABandWhereBothItsEdgesAreNumbers) {

@@ -42,6 +42,7 @@ class Options(unittest.TestCase):
         self.assert_refused(2, "unknown option --step", "experiment_twins.sh", "--step", "4", "cells", "out")
         self.assert_refused(2, "--steps: expected a whole number from 1, got 0", "experiment_twins.sh", "--steps", "0", "cells", "out")
         self.assert_refused(2, "--rate-steps: expected a whole number from 1, got x", "experiment_twins.sh", "--rate-steps", "x", "cells", "out")
+        self.assert_refused(2, "--rate-steps: they are of the trials of --rates", "experiment_twins.sh", "--rate-steps", "5", "cells", "out")
         self.assert_refused(2, "--rates: expected numbers with commas between them, got 1e-3;2", "experiment_twins.sh", "--rates", "1e-3;2", "cells", "out")
         self.assert_refused(3, "nowhere/human_blood_combat_covid.h5ad: there is no such file", "experiment_twins.sh", "nowhere", "out")
 

@@ -58,6 +58,19 @@ TEST(ArmGroups, HoldArmsOfAnEarlierVersionOfTheProgramToo) {
   EXPECT_EQ(groups_of(arms).size(), 1U);
 }
 
+TEST(FirstRates, SeedsStandInTheOrderOfTheirNumbers) {
+  std::vector<Made> made;
+  for (const int seed : {10, 2, 1}) {
+    made.push_back({.is_sigmoid = false, .seed = seed});
+    made.push_back({.is_sigmoid = true, .seed = seed});
+  }
+  const std::vector<ArmData> arms = arms_of(made);
+  std::vector<std::string> seeds;
+  for (const auto& [seed, first] : first_rates(groups_of(arms).front(), [](const ArmData&) { return false; }))
+    seeds.push_back(seed);
+  EXPECT_EQ(seeds, (std::vector<std::string>{"1", "2", "10"}));
+}
+
 TEST(Spread, OfSeedsIsTheNumberBothOrMedianAndRange) {
   const auto text = [](const std::vector<double>& values) {
     return text_of(spread_of(values), report::short_number);

@@ -53,6 +53,16 @@ TEST_F(StressPlanTest, EveryCombinationIsAnArmInEachVariant) {
   EXPECT_EQ(two.arms[3].config.monitor.loss_above_start_steps, 100);
 }
 
+TEST_F(StressPlanTest, ASettingOfEveryArmIsNoneThatTellsArmsApart) {
+  const std::string text =
+      "variants: {plain: {}, clipped: {optim.clip_norm: 1}}\naxes: {optim.learning_rate: [1e-4, 1e-3]}\n";
+  const auto refused = [&](const std::string& setting) { return refusal(text, {.settings = {setting}}); };
+  EXPECT_NE(refused("optim.learning_rate=1").find("choose its values with --axis 'optim.learning_rate=[...]'"), std::string::npos);
+  EXPECT_NE(refused("optim.clip_norm=2").find("variant clipped of the table sets optim.clip_norm"), std::string::npos);
+  EXPECT_NE(refused("optim={clip_norm: 2}").find("--set optim:"), std::string::npos);
+  EXPECT_EQ(refused("optim.beta2=0.9"), "accepted");
+}
+
 TEST_F(StressPlanTest, TheBaseStandsBesideTheFileAndOverridesComeLast) {
   std::ofstream(folder_ / "base.yaml")
       << "model: {width: 64, num_heads: 2}\noptim: {warmup_steps: 30}\ntrain: {steps: 100}\n";

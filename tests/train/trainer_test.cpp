@@ -269,6 +269,7 @@ TEST_F(TrainerTest, SettingsThatWouldBreakTheRunAreRefusedOnResume) {
   EXPECT_EQ(refuses([](TrainConfig& c) { c.optim.learning_rate = 1e-3; }), "accepted");
   EXPECT_EQ(refuses([](TrainConfig& c) {
               c.model.attention_precision = model::AttentionPrecision::kFast;
+              c.model.gelu_precision = model::GeluPrecision::kFast;
               c.train.steps = 21;  // the run has 20 by now
             }),
             "accepted");
