@@ -125,7 +125,7 @@ Svg draw(const LineChart& chart) {
   }
 
   const double left = 62, top = 30, bottom = chart.height - 40;
-  const double right = chart.width - std::clamp(label_width + 12, 14.0, chart.width * 0.42);
+  const double right = chart.width - std::clamp(label_width + 12, 24.0, chart.width * 0.42);
   const Scale x(chart.x_kind, x_low, x_high, left, right), y(chart.y_kind, y_low, y_high, bottom, top);
   Svg svg(chart.width, chart.height);
   draw_axes(chart, x, y, left, right, bottom, svg);

@@ -50,7 +50,7 @@ void add_glance(const std::vector<ArmGroup>& groups, report::Page& page) {
   page.table(table);
   page.paragraph(
       fmt::format("The lowest learning rate at which the gradient norm jumped ({:.0f} times its running median) and at which "
-                  "the run diverged, by seed in their order (one value: all alike), of the rates that both attentions have "
+                  "the run diverged, by seed in their order (one value: all alike; of many seeds counted), of the rates that both attentions have "
                   "ended. One step of the ladder, one seed, or a single jump is weak evidence.",
                   kJump),
       "muted");

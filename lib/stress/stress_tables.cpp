@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <iterator>
+#include <map>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -21,18 +24,33 @@ bool has_diverged(const ArmData& arm) { return arm.diverged_step().has_value(); 
 std::string loss_text(double value) { return fmt::format("{:.3f}", value); }
 std::string times_text(double value) { return short_number(std::round(value * 10) / 10); }
 
-// "0.01", "0.01, none" in the order of the seeds.
-Table::Cell rates_cell(const FirstRatesBySeed& firsts, bool is_sigmoid, const char* css) {
-  std::vector<std::string> words;
-  bool is_any = false;
-  for (const auto& [seed, first] : firsts) {
-    const std::optional<double>& rate = is_sigmoid ? first.sigmoid : first.softmax;
-    words.push_back(rate ? short_number(*rate) : "none");
-    is_any = is_any || rate.has_value();
+constexpr std::size_t kListedSeeds = 4;
+
+std::string word_of(const std::optional<double>& rate) { return rate ? short_number(*rate) : "none"; }
+
+/// "0.01 in 3, none in 17": rates ascending, then none.
+std::string counted(const std::vector<std::optional<double>>& rates) {
+  std::map<double, int> times;
+  for (const std::optional<double>& rate : rates) ++times[rate.value_or(std::numeric_limits<double>::infinity())];
+  std::string text;
+  for (const auto& [rate, count] : times) {
+    text += fmt::format("{}{} in {}", text.empty() ? "" : ", ",
+                        word_of(std::isfinite(rate) ? std::optional(rate) : std::nullopt), count);
   }
-  const bool are_same = std::ranges::adjacent_find(words, std::not_equal_to<>()) == words.end();
-  if (are_same && !words.empty()) words.resize(1);
-  return {fmt::format("{}", fmt::join(words, ", ")), is_any ? css : "muted"};
+  return text;
+}
+
+// "0.01", "0.01, none" in the order of the seeds; of many seeds counted.
+Table::Cell rates_cell(const FirstRatesBySeed& firsts, bool is_sigmoid, const char* css) {
+  std::vector<std::optional<double>> rates;
+  for (const auto& [seed, first] : firsts) rates.push_back(is_sigmoid ? first.sigmoid : first.softmax);
+  const char* const class_of_cell = std::ranges::any_of(rates, [](const auto& rate) { return rate.has_value(); }) ? css : "muted";
+  const bool are_same = std::ranges::adjacent_find(rates, std::not_equal_to<>()) == rates.end();
+  if (are_same && !rates.empty()) rates.resize(1);
+  if (rates.size() > kListedSeeds) return {counted(rates), class_of_cell};
+  std::vector<std::string> words;
+  for (const std::optional<double>& rate : rates) words.push_back(word_of(rate));
+  return {fmt::format("{}", fmt::join(words, ", ")), class_of_cell};
 }
 
 Table::Cell earlier_cell(const FirstRatesBySeed& firsts) {
@@ -99,10 +117,12 @@ Table first_rates_table(const std::vector<ArmGroup>& groups) {
       rates.insert(first.rates.begin(), first.rates.end());
       seeds += (seeds.empty() ? "" : ", ") + seed;
     }
-    table.rows.push_back({{fmt::format("{} · {} rates, {} to {} · seed{} {}", group.name(), rates.size(),
-                                       short_number(*rates.begin()), short_number(*rates.rbegin()),
-                                       ends.size() == 1 ? "" : "s", seeds),
-                           ""}});
+    const std::string rate_words = rates.size() == 1 ? "1 rate, " + short_number(*rates.begin())
+                                                     : fmt::format("{} rates, {} to {}", rates.size(), short_number(*rates.begin()),
+                                                                   short_number(*rates.rbegin()));
+    const std::string seed_words = ends.size() > kListedSeeds ? fmt::format("{} seeds", ends.size())
+                                                              : fmt::format("seed{} {}", ends.size() == 1 ? "" : "s", seeds);
+    table.rows.push_back({{fmt::format("{} · {} · {}", group.name(), rate_words, seed_words), ""}});
     table.rows.push_back({{"norm jumps", ""},
                           rates_cell(jumps, false, "warn"),
                           rates_cell(jumps, true, "warn"),

@@ -71,6 +71,19 @@ TEST(StressReportPage, OfFewArmsHoldsEveryVerdictFigureAndFailure) {
   expect_parts(stress_report(table).html(), {"0 of 5 arms", "5 arms are missing, 0 of them begun"});
 }
 
+TEST(StressReportPage, OfManySeedsCountsThem) {
+  std::vector<Made> made;
+  for (int seed = 1; seed <= 12; ++seed) {
+    made.push_back({.is_sigmoid = false, .learning_rate = 1e-4, .diverged_at = seed > 9 ? 20 : 0, .seed = seed});
+    made.push_back({.is_sigmoid = true, .learning_rate = 1e-4, .seed = seed});
+  }
+  const StressReport table = report_of(made);
+  const report::Table firsts = first_rates_table(groups_of(table.arms));
+  EXPECT_EQ(firsts.rows[0][0].text, "no clipping · 1 rate, 10⁻⁴ · 12 seeds");
+  EXPECT_EQ(firsts.rows[2][1].text, "10⁻⁴ in 3, none in 9");
+  EXPECT_EQ(firsts.rows[2][2].text, "none");
+}
+
 TEST(StressReportPage, OfManyArmsSaysWhereEachAttentionFirstComesToGrief) {
   const StressReport table = report_of(ladders({"8", "16"}, 2));
   const std::vector<ArmGroup> groups = groups_of(table.arms);
