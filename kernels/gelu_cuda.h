@@ -3,7 +3,7 @@
 //   y = v Phi(v), v = z + bias;   dz = dy (Phi(v) + v phi(v));   dbias = sum over rows of dz
 //
 // Own kernels and not cuBLASLt's GELU epilogues, because those compute the approximation by tanh, while the
-// model is defined with the exact form; the backward pass gains the most anyway, by summing the bias's
+// model is defined with the exact form (passes without gradients may choose them: model.gelu_precision); the backward pass gains the most anyway, by summing the bias's
 // gradient on the way. Phi(v) and phi(v) share one exponential: Phi(-|v|) = exp(-v^2 / 2) P(t) with t = 1 /
 // (1 + q |v|), accurate also in the tail, where LibTorch's 1 + erf cancels. Bytes per element in bf16: 4
 // forward, 6 backward.

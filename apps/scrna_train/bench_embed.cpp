@@ -7,8 +7,8 @@
 
 #include "apps/scrna_train/bench_report.h"
 #include "apps/scrna_train/command_line.h"
+#include "apps/scrna_train/fast_settings.h"
 #include "apps/scrna_train/fields.h"
-#include "apps/scrna_train/output_files.h"
 #include "apps/scrna_train/wait_policy.h"
 #include "lib/bench/embed_bench.h"
 #include "lib/config/config.h"

@@ -5,16 +5,13 @@
 #include <system_error>
 
 #include "apps/scrna_train/command_line.h"
+#include "apps/scrna_train/fast_settings.h"
 #include "lib/core/progress.h"
 #include "lib/core/signals.h"
 
 namespace scrna::app {
 
 namespace fs = std::filesystem;
-
-std::vector<std::string> fast_assignments() {
-  return {"model.attention_precision=fast", "model.gelu_precision=fast", "model.residual_precision=bf16"};
-}
 
 std::vector<std::string> CopyOptions::assignments() const {
   std::vector<std::string> words = fast ? fast_assignments() : std::vector<std::string>();

@@ -15,9 +15,6 @@
 
 namespace scrna::app {
 
-/// What --fast means: faster on a GPU and a little less exact (model_config.h).
-std::vector<std::string> fast_assignments();
-
 /// What such a command takes besides the model.
 struct CopyOptions {
   std::vector<std::string> files;

@@ -62,6 +62,12 @@ std::string reference_markdown(std::span<const Entry> entries) {
   return text;
 }
 
+bool is_among(std::span<const std::string_view> names, std::string_view path) {
+  return std::ranges::any_of(names, [&](std::string_view name) {
+    return name.ends_with('.') ? path.starts_with(name) : path == name;
+  });
+}
+
 std::vector<Difference> differences(std::span<const Entry> before, std::span<const Entry> after) {
   std::vector<Difference> result;
   for (std::size_t i = 0; i < std::min(before.size(), after.size()); ++i) {

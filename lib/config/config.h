@@ -40,6 +40,9 @@ struct Difference {
   std::string path, before, after;
 };
 
+/// `names`: paths of settings, or of whole sections with a dot at the end.
+bool is_among(std::span<const std::string_view> names, std::string_view path);
+
 template <class T>
 concept Section = requires(T value) {
   value.visit([](auto&&...) {});

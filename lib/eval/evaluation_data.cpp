@@ -37,8 +37,7 @@ void exclude(data::CategoryColumn& column, const CellChoice& choice, const std::
   }
 }
 
-/// The label column, or one name for all cells.
-/// With -1 for what pandas writes for a missing value, too.
+/// A column, with -1 for what pandas writes for a missing value, too.
 data::CategoryColumn read_categories(const data::AnnDataFile& file, const std::string& name) {
   data::CategoryColumn column = file.obs_categories(name);
   for (int32_t& code : column.codes)
@@ -46,6 +45,7 @@ data::CategoryColumn read_categories(const data::AnnDataFile& file, const std::s
   return column;
 }
 
+/// The label column, or one name for all cells.
 data::CategoryColumn read_labels(const data::AnnDataFile& file, const CellChoice& choice) {
   if (!choice.label.empty()) return read_categories(file, choice.label);
   return {std::vector<int32_t>(file.num_cells()), {"all cells"}};

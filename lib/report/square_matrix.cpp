@@ -25,7 +25,8 @@ Svg draw(const SquareMatrix& matrix) {
   const double size = cell * static_cast<double>(count);
   Svg svg(left + size + 8, kTop + size + 8);
   if (!matrix.title.empty()) svg.text(0, 14, matrix.title, "title");
-  if (!matrix.note.empty()) svg.text(matrix.title.empty() ? 0 : kLetter * static_cast<double>(matrix.title.size()) + 16, 14, matrix.note, "muted small");
+  const double behind_title = matrix.title.empty() ? 0 : kLetter * static_cast<double>(matrix.title.size()) + 16;
+  if (!matrix.note.empty()) svg.text(behind_title, 14, matrix.note, "muted small");
   for (std::size_t row = 0; row < count; ++row) {
     const double y = kTop + cell * static_cast<double>(row);
     svg.text(left + cell * (static_cast<double>(row) + 0.5), kTop - 6, std::to_string(row + 1), "muted small",

@@ -90,7 +90,7 @@ std::string rules() {
   return style;
 }
 
-/// The same in the light colours themselves: Inkscape, PowerPoint and librsvg know no variables.
+/// The same in the light colours themselves: librsvg, for one, knows no variables and draws black.
 std::string plain_rules() {
   std::string style = rules();
   for (const Colour& colour : kPalette) {

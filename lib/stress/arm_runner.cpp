@@ -132,17 +132,30 @@ std::string_view describe(ArmState state) {
   return "waiting";
 }
 
-}  // namespace
+// What may differ between two calls of the same table: where things are, and how arms are computed and kept.
+constexpr std::array<std::string_view, 9> kFree = {
+    "run.",        "dist.",           "checkpoint.",      "data.files",
+    "data.cache",  "data.vocabulary", "data.num_workers", "train.num_threads",
+    "train.device"};
 
-// Between two calls of the same table: where things are, and how arms are computed and kept.
-bool may_change(std::string_view path) {
-  constexpr std::array<std::string_view, 9> kFree = {"run.",           "dist.",      "checkpoint.",
-                                                     "data.files",     "data.cache", "data.vocabulary",
-                                                     "data.num_workers", "train.num_threads", "train.device"};
-  return std::ranges::any_of(kFree, [&](std::string_view free) {
-    return free.ends_with('.') ? path.starts_with(free) : path == free;
-  });
+void require_same_settings(const StressPlan& plan, const RunnerOptions& options) {
+  for (const Arm& arm : plan.arms) {
+    const fs::path folder = folder_of(options, arm), file = folder / "config.yaml";
+    if (!fs::exists(file)) continue;
+    std::string changes;
+    for (const config::Difference& difference : config::differences(config::load<train::TrainConfig>(file, std::vector<std::string>()), arm.config)) {
+      if (config::is_among(kFree, difference.path)) continue;
+      changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : "; ", difference.path, difference.before, difference.after);
+    }
+    if (!changes.empty()) {
+      throw ConfigError(
+          "{}: that arm was begun with other settings ({}), and would stand for these. Choose another --out, or remove the folder",
+          folder.string(), changes);
+    }
+  }
 }
+
+}  // namespace
 
 void complete_settings(report::RunData& run) {
   using Setting = std::pair<std::string, std::string>;
@@ -197,23 +210,6 @@ std::vector<ArmData> read_arms(const StressPlan& plan, const RunnerOptions& opti
   for (std::optional<ArmData>& arm : found)
     if (arm) arms.push_back(std::move(*arm));
   return arms;
-}
-
-void require_same_settings(const StressPlan& plan, const RunnerOptions& options) {
-  for (const Arm& arm : plan.arms) {
-    const fs::path folder = folder_of(options, arm), file = folder / "config.yaml";
-    if (!fs::exists(file)) continue;
-    std::string changes;
-    for (const config::Difference& difference : config::differences(config::load<train::TrainConfig>(file, std::vector<std::string>()), arm.config)) {
-      if (may_change(difference.path)) continue;
-      changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : "; ", difference.path, difference.before, difference.after);
-    }
-    if (!changes.empty()) {
-      throw ConfigError(
-          "{}: that arm was begun with other settings ({}), and would stand for these. Choose another --out, or remove the folder",
-          folder.string(), changes);
-    }
-  }
 }
 
 std::vector<ArmResult> run_arms(const StressPlan& plan, const RunnerOptions& options) {

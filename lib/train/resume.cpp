@@ -42,12 +42,6 @@ constexpr std::array<std::string_view, 21> kFree = {"run.",
 constexpr std::array<std::string_view, 5> kBendsTheCurve = {
     "optim.", "masking.", "model.dropout", "model.attention_precision", "model.residual_precision"};
 
-bool is_among(std::span<const std::string_view> names, std::string_view path) {
-  return std::ranges::any_of(names, [&](std::string_view name) {
-    return name.ends_with('.') ? path.starts_with(name) : path == name;
-  });
-}
-
 }  // namespace
 
 std::optional<ResumePoint> resume_or_begin(const fs::path& run_dir) {
@@ -94,9 +88,9 @@ void require_compatible(const TrainConfig& before, const TrainConfig& now, const
   for (const config::Difference& difference : config::differences(before, now)) {
     const std::string change =
         fmt::format("{}: {} -> {}", difference.path, difference.before, difference.after);
-    if (is_among(kFree, difference.path)) {
+    if (config::is_among(kFree, difference.path)) {
       log::info("[resume] setting changed: {}", change);
-    } else if (is_among(kBendsTheCurve, difference.path)) {
+    } else if (config::is_among(kBendsTheCurve, difference.path)) {
       log::warning("[resume] setting changed, the training curve is another one from here on: {}", change);
     } else {
       refused += (refused.empty() ? "" : "; ") + change;
